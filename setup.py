@@ -1,0 +1,54 @@
+"""Packaging of vit-pose-jax: ``pip install -e .[test]``."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+TEST = [
+    "basedpyright==1.40.*",
+    "pytest>=8.3",
+    "pytest-timeout>=2.3",
+    "pytest-xdist>=3.6",
+    "ruff>=0.14",
+    "scikit-learn>=1.5",
+]
+
+setup(
+    name="vit-pose-jax",
+    version="0.1.0",
+    description="Vision Transformers and 3D pose lifting, trained on TPU pods with JAX",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["train_jax*", "vit_jax*", "pose_jax*"]),
+    package_data={"train_jax": ["py.typed"], "vit_jax": ["py.typed"]},
+    # jax 0.10.2 is the last release for Python 3.11; 0.12 needs Python 3.12.
+    install_requires=[
+        "absl-py>=2.1",
+        "array_record>=0.8.1",
+        "chex>=0.1.91",
+        "flax>=0.12.8",
+        "grain>=0.2.18",
+        # tensorflow-datasets imports it on every Python without declaring it.
+        "importlib_resources>=6",
+        "jax>=0.10.2,<0.13",
+        "ml_collections>=1.1",
+        "numpy>=2",
+        "opencv-python-headless>=4.10",
+        "optax>=0.2.8",
+        "orbax-checkpoint>=0.12.8",
+        "simplejpeg>=1.8",
+        "tensorboardX>=2.6.2",
+        "tensorflow-datasets>=4.9.10",
+    ],
+    extras_require={
+        "tpu": ["jax[tpu]"],
+        "cuda": ["jax[cuda13]"],
+        # Only to *build* those catalogue data sets whose own code needs TensorFlow.
+        "tensorflow": ["tensorflow-cpu>=2.21"],
+        "quickstart": ["scikit-learn>=1.5"],
+        "colab": ["matplotlib>=3.9", "scikit-learn>=1.5"],
+        "test": TEST,
+    },
+)
