@@ -1,0 +1,210 @@
+"""Optimisers of the papers, from config: SGD with momentum and Adam, as chains of optax pieces.
+
+One update is: clip the (already averaged) gradient by its global norm, turn it into a direction
+(momentum or Adam), add the decoupled weight decay, multiply by minus the learning rate. Weight
+decay is therefore multiplied by the learning rate, as in AdamW and in "How to train your ViT?",
+section 3.3; it touches only parameters whose path matches a pattern, by default the kernels.
+"""
+
+import dataclasses
+import re
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from train_jax.errors import UserError
+from train_jax.schedules import Schedule
+
+Storage = Literal["float32", "bfloat16"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sgd:
+    """SGD with momentum (fine-tuning: ViT paper, Table 4, with momentum 0.9 and clip 1).
+
+    Attributes:
+      momentum: `trace = gradient + momentum * trace`, without damping.
+      nesterov: looks one step ahead.
+      accumulator_dtype: how the trace is stored; the arithmetic is float32 either way. The
+        authors' code stores bfloat16.
+      clip_norm: largest global norm of the gradient; None to leave it alone.
+      weight_decay: decoupled, multiplied by the learning rate.
+      decay_pattern: regular expression that must match all of "a/b/kernel" for its decay.
+    """
+
+    name: Literal["sgd"] = "sgd"
+    momentum: float = 0.9
+    nesterov: bool = False
+    accumulator_dtype: Storage = "float32"
+    clip_norm: float | None = None
+    weight_decay: float = 0.0
+    decay_pattern: str = ".*/kernel"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Adam:
+    """Adam, with `weight_decay` AdamW (pre-training: ViT paper, Table 3 and section 4.1).
+
+    Attributes:
+      b1: decay of the first moment.
+      b2: decay of the second moment.
+      eps: added to the root of the second moment.
+      first_moment_dtype: how the first moment is stored; the arithmetic is float32 either way.
+        The second moment is always float32: bfloat16 cannot hold a change of one thousandth.
+      clip_norm: largest global norm of the gradient; None to leave it alone.
+      weight_decay: decoupled, multiplied by the learning rate.
+      decay_pattern: regular expression that must match all of "a/b/kernel" for its decay.
+    """
+
+    name: Literal["adam"] = "adam"
+    b1: float = 0.9
+    b2: float = 0.999
+    eps: float = 1e-8
+    first_moment_dtype: Storage = "float32"
+    clip_norm: float | None = None
+    weight_decay: float = 0.0
+    decay_pattern: str = ".*/kernel"
+
+
+OptimizerConfig = Sgd | Adam
+
+
+def make_optimizer(
+    config: OptimizerConfig, schedule: Schedule, params: Any
+) -> optax.GradientTransformation:
+    """Builds the update rule.
+
+    Args:
+      config: which optimiser, and its numbers.
+      schedule: learning rate at an int32 number of updates done so far.
+      params: the parameters or their `jax.ShapeDtypeStruct`s; only the tree's paths are read.
+
+    Returns:
+      An optax transformation whose updates, added to float32 parameters, give float32
+      parameters, whatever the storage of its accumulators.
+
+    Raises:
+      UserError: weight decay is on and its pattern is no regular expression or matches nothing.
+    """
+    pieces = []
+    if config.clip_norm is not None:
+        pieces.append(optax.clip_by_global_norm(config.clip_norm))
+    pieces.append(_direction(config))
+    if config.weight_decay:
+        mask = decayed(params, config.decay_pattern)
+        pieces.append(optax.add_decayed_weights(config.weight_decay, mask))
+    pieces.append(optax.scale_by_learning_rate(schedule))
+    return optax.chain(*pieces)
+
+
+def decayed(params: Any, pattern: str) -> Any:
+    """Tells which parameters `pattern` selects for weight decay.
+
+    Args:
+      params: a tree of anything.
+      pattern: regular expression; it must match the whole path, such as "a/b/kernel".
+
+    Returns:
+      A tree of the same structure with bool leaves.
+
+    Raises:
+      UserError: the pattern is no regular expression or matches nothing.
+    """
+    try:
+        regex = re.compile(pattern)
+    except re.error as error:
+        raise UserError(
+            f"The decay_pattern {pattern!r} is not a regular expression: {error}."
+        ) from error
+
+    def matches(path: tuple[Any, ...], _: Any) -> bool:
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        return regex.fullmatch(name) is not None
+
+    mask = jax.tree_util.tree_map_with_path(matches, params)
+    if not any(jax.tree.leaves(mask)):
+        raise UserError(
+            f"The decay_pattern {pattern!r} matches no parameter, so weight decay would do "
+            "nothing; correct the pattern or set weight_decay to 0."
+        )
+    return mask
+
+
+def num_updates(opt_state: optax.OptState) -> jax.Array:
+    """Number of updates done so far, int32: `schedule(num_updates(s))` is the rate of the next.
+
+    It is read from the optimiser's own state, so that it is right also where the train step has
+    left out an update (a gradient that was not finite) and its own count went on.
+    """
+    is_count = lambda node: isinstance(node, optax.ScaleByScheduleState)  # noqa: E731
+    found = [node for node in jax.tree.leaves(opt_state, is_leaf=is_count) if is_count(node)]
+    if len(found) != 1:
+        raise ValueError(f"expected the state of one schedule, found {len(found)}")
+    return found[0].count
+
+
+def ema_update(ema: Any, params: Any, decay: float) -> Any:
+    """One step of the exponential moving average of the parameters (Polyak averaging).
+
+    The ViT paper averages with 0.9999 for its Table 2 (section 4.1).
+
+    Args:
+      ema: float32 tree, at the start a copy of the parameters.
+      params: the parameters after the update, of the same structure.
+      decay: share of the old average that stays, in [0, 1].
+
+    Returns:
+      `decay * ema + (1 - decay) * params`, written so that equal inputs stay bitwise equal.
+    """
+    return jax.tree.map(lambda e, p: e + (1.0 - decay) * (p.astype(e.dtype) - e), ema, params)
+
+
+def _direction(config: OptimizerConfig) -> optax.GradientTransformation:
+    match config:
+        case Sgd():
+            trace = optax.trace(decay=config.momentum, nesterov=config.nesterov)
+            return _stored_as(trace, "trace", config.accumulator_dtype)
+        case Adam():
+            adam = optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps)
+            return _stored_as(_with_promotion(adam), "mu", config.first_moment_dtype)
+
+
+def _with_promotion(inner: optax.GradientTransformation) -> optax.GradientTransformation:
+    """Lets `inner` raise a float to an int32 count where the program promotes strictly."""
+
+    def update(
+        updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, optax.OptState]:
+        with jax.numpy_dtype_promotion("standard"):
+            return inner.update(updates, state, params)
+
+    return optax.GradientTransformation(inner.init, update)
+
+
+def _stored_as(
+    inner: optax.GradientTransformation, field: str, dtype: Storage
+) -> optax.GradientTransformation:
+    """Keeps one field of `inner`'s state in `dtype` between updates.
+
+    Optax can store accumulators in another dtype itself, but then multiplies the decay in that
+    dtype and relies on implicit promotion, which rounds twice and which strict promotion refuses.
+    """
+    if dtype == "float32":
+        return inner
+
+    def cast(state: Any, to: Any) -> Any:
+        values = jax.tree.map(lambda x: x.astype(to), getattr(state, field))
+        return state._replace(**{field: values})
+
+    def init(params: optax.Params) -> optax.OptState:
+        return cast(inner.init(params), jnp.dtype(dtype))
+
+    def update(
+        updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, optax.OptState]:
+        updates, state = inner.update(updates, cast(state, jnp.float32), params)
+        return updates, cast(state, jnp.dtype(dtype))
+
+    return optax.GradientTransformation(init, update)
