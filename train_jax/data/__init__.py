@@ -1,0 +1,1 @@
+"""Data order, datasets as the loop sees them, and placement on devices."""
