@@ -1,0 +1,142 @@
+"""What a Vision Transformer does with a checkpoint when it is fine-tuned.
+
+The whole pre-training head is replaced by one zero-initialised linear layer (ViT paper, appendix
+B.1.1: more robust than re-initialising its last layer only), the position table is resized to the
+new grid (section 3.2), and everything else must be there in the same shape.
+"""
+
+import dataclasses
+import re
+from typing import Any
+
+import numpy as np
+
+from train_jax.errors import UserError
+from train_jax.sharding import flat_names
+from train_jax.transfer import Rule
+from vit_jax.posemb import Grid, infer_grid, resize_posemb
+from vit_jax.weights import POSITION_TABLE
+
+_POOLING = (
+    "the checkpoint and the model pool differently; set the model's pooling to the checkpoint's, "
+    "or name it in transfer.fresh or transfer.drop"
+)
+_VARIANT = "the checkpoint is of another variant or depth; set model.variant to the checkpoint's"
+_PATCH = "the checkpoint has another patch size, stem or width; set model.variant to match"
+
+
+@dataclasses.dataclass(frozen=True)
+class TransferConfig:
+    """What to do beyond the rules of the paper.
+
+    Attributes:
+        keep_head: load the classification head too, to evaluate or continue a fine-tuned model.
+        source_grid: (height, width) in patches of the checkpoint's position table; None if square.
+        fresh: patterns of parameters that start afresh although the checkpoint may have them.
+        drop: patterns of arrays of the checkpoint that the model does without.
+    """
+
+    keep_head: bool = False
+    source_grid: tuple[int, int] | None = None
+    fresh: tuple[str, ...] = ()
+    drop: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        for pattern in (*self.fresh, *self.drop):
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise UserError(
+                    f"transfer: {pattern!r} is not a regular expression: {error}."
+                ) from error
+
+
+def transfer_rules(
+    source: Any,
+    target: Any,
+    *,
+    target_grid: Grid | None = None,
+    config: TransferConfig | None = None,
+) -> tuple[Rule, ...]:
+    """The rules for :func:`train_jax.transfer.make_plan`.
+
+    Args:
+        source: the checkpoint's parameters, nested or flat, arrays or shapes.
+        target: the model's in the same way.
+        target_grid: (height, width) of the model's position table in patches; None if square.
+        config: departures from the paper's rules.
+
+    Raises:
+        UserError: a grid that is needed cannot be inferred, or does not fit its table.
+    """
+    config = config or TransferConfig()
+    sources, targets = flat_names(source), flat_names(target)
+    return (
+        *(Rule(pattern, "fresh") for pattern in config.fresh),
+        *(Rule(pattern, "drop") for pattern in config.drop),
+        _head_rule(targets, keep_head=config.keep_head),
+        _pre_logits_rule(targets),
+        _position_rule(sources, targets, config=config, target_grid=target_grid),
+        Rule("cls|MAPHead_0/.*", "load", hint=_POOLING),
+        Rule("Transformer/encoder.*", "load", hint=_VARIANT),
+        Rule(".*", "load", hint=_PATCH),
+    )
+
+
+def _head_rule(targets: dict[str, Any], *, keep_head: bool) -> Rule:
+    if "head/kernel" not in targets:
+        return Rule("head/.*", "drop")
+    if keep_head:
+        hint = "set model.num_classes to the checkpoint's, or transfer.keep_head to False"
+        return Rule("head/.*", "load", hint=hint)
+    return Rule("head/.*", "zero")
+
+
+def _pre_logits_rule(targets: dict[str, Any]) -> Rule:
+    if "pre_logits/kernel" not in targets:
+        return Rule("pre_logits/.*", "drop")
+    hint = "set model.representation_size to the checkpoint's, or to None to fine-tune without it"
+    return Rule("pre_logits/.*", "load", hint=hint)
+
+
+def _position_rule(
+    sources: dict[str, Any],
+    targets: dict[str, Any],
+    *,
+    config: TransferConfig,
+    target_grid: Grid | None,
+) -> Rule:
+    hint = "set the model's kind of position embedding to the checkpoint's"
+    pattern = re.escape(POSITION_TABLE)
+    load = Rule(pattern, "load", hint=hint)
+    if POSITION_TABLE not in sources or POSITION_TABLE not in targets:
+        return load
+    old, new = sources[POSITION_TABLE].shape, targets[POSITION_TABLE].shape
+    if old[2] != new[2]:
+        return Rule(pattern, "load", hint=_VARIANT)
+    # A class token, not the name of the pooling, decides whether there is a row for it.
+    old_class, new_class = "cls" in sources, "cls" in targets
+    old_rows, new_rows = old[1] - old_class, new[1] - new_class
+    if config.source_grid is None and target_grid is None and old == new:
+        return load
+    old_grid = config.source_grid or infer_grid(old_rows, where="The checkpoint")
+    new_grid = target_grid or infer_grid(new_rows, where="The model")
+    for who, rows, grid in (("checkpoint", old_rows, old_grid), ("model", new_rows, new_grid)):
+        if rows != grid[0] * grid[1]:
+            raise UserError(
+                f"The {who}'s position table has {rows} rows for patches, but its grid is given as "
+                f"{grid[0]}x{grid[1]}; correct the grid (height, width)."
+            )
+    if old_grid == new_grid and old_class == new_class:
+        return load
+
+    def resize(table: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        del shape  # follows from the grid
+        table = resize_posemb(table, old_grid=old_grid, new_grid=new_grid, has_class_row=old_class)
+        if old_class and not new_class:
+            return table[:, 1:]
+        if new_class and not old_class:
+            return np.concatenate([np.zeros_like(table[:, :1]), table], axis=1)
+        return table
+
+    return Rule(pattern, "resize", resize=resize)
