@@ -1,0 +1,1 @@
+"""The networks of the ViT paper; ``vit_jax.models.api`` is the door."""

@@ -1,0 +1,122 @@
+"""The transformer encoder: a stack of pre-norm blocks with stacked parameters.
+
+The parameters of all blocks live in one tree with a leading layer axis in both execution modes, so
+a checkpoint never depends on how the stack is run.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from train_jax.sharding import constrain_batch
+from vit_jax.models.attention import MultiHeadAttention
+from vit_jax.models.config import ViTConfig
+from vit_jax.models.embeddings import PositionEmbedding
+from vit_jax.models.layers import LayerNorm, MlpBlock, dropout, stochastic_depth
+
+#: What the backward pass finds kept, per ``ViTConfig.remat``; "none" has no policy at all.
+REMAT_POLICIES: dict[str, Callable[..., bool]] = {
+    "names": jax.checkpoint_policies.save_only_these_names("qkv", "attention", "mlp_pre"),
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "full": jax.checkpoint_policies.nothing_saveable,
+}
+
+
+class EncoderBlock(nn.Module):
+    """``x + MSA(LN(x))``, then ``x + MLP(LN(x))`` (ViT paper, equations 2 and 3)."""
+
+    config: ViTConfig
+
+    @nn.compact
+    def __call__(
+        self,
+        x: jax.Array,
+        *,
+        key: jax.Array | None = None,
+        drop_rate: jax.Array | None = None,
+    ) -> jax.Array:
+        """Maps (b, n, D) to (b, n, D); ``drop_rate`` is this block's stochastic depth."""
+        config = self.config
+        dtype = jnp.dtype(config.compute_dtype)
+        keys = [None] * 6 if key is None else list(jax.random.split(key, 6))
+
+        def residual(x, branch, dropout_key, depth_key):
+            branch = dropout(branch, config.dropout, key=dropout_key)
+            if depth_key is not None and drop_rate is not None:
+                branch = stochastic_depth(branch, drop_rate, key=depth_key)
+            return x + branch
+
+        y = LayerNorm(dtype, name="LayerNorm_0")(x)
+        y = MultiHeadAttention(
+            config.num_heads,
+            dtype,
+            config.attention,
+            config.attention_dropout,
+            name="MultiHeadDotProductAttention_0",
+        )(y, y, key=keys[0])
+        x = residual(x, y, keys[1], keys[2])
+        y = LayerNorm(dtype, name="LayerNorm_1")(x)
+        y = MlpBlock(config.mlp_dim, config.dropout, dtype, name="MlpBlock_0")(y, key=keys[3])
+        return residual(x, y, keys[4], keys[5])
+
+
+class Encoder(nn.Module):
+    """Position embedding, all the blocks, the last LayerNorm (ViT paper, equations 1 to 4)."""
+
+    config: ViTConfig
+    grid: tuple[int, int]
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
+        """Maps (b, n, D) to (b, n, D)."""
+        config = self.config
+        embed_key, key = (None, None) if key is None else jax.random.split(key)
+        if config.position != "none":
+            x = PositionEmbedding(config, self.grid, name="posembed_input")(x)
+        x = dropout(x, config.dropout, key=embed_key)
+        block = EncoderBlock(config, parent=None)
+        if self.is_initializing():
+            layers = self.param("encoderblock", _init_stacked(block, config.depth), x)
+        else:
+            layers = self.get_variable("params", "encoderblock")
+
+        def run(x: jax.Array, layer: dict[str, Any]) -> jax.Array:
+            noise = {name: layer[name] for name in ("key", "drop_rate") if name in layer}
+            return constrain_batch(block.apply({"params": layer["params"]}, x, **noise))
+
+        if config.remat != "none":
+            policy = REMAT_POLICIES[config.remat]
+            # A scan's body is not subject to the elimination that prevent_cse guards against.
+            run = jax.checkpoint(run, policy=policy, prevent_cse=config.execution == "unrolled")
+        stacked = {"params": layers} | _noise(config, key)
+        x = constrain_batch(x)
+        if config.execution == "scan":
+            x, _ = jax.lax.scan(lambda x, layer: (run(x, layer), None), x, stacked)
+        else:
+            for i in range(config.depth):
+                x = run(x, jax.tree.map(lambda leaf, i=i: leaf[i], stacked))
+        return LayerNorm(jnp.dtype(config.compute_dtype), name="encoder_norm")(x)
+
+
+def _init_stacked(block: EncoderBlock, depth: int) -> Callable[[jax.Array, jax.Array], Any]:
+    """An initialiser of all layers: leaves (depth, ...), each layer from its own key."""
+
+    def init(key: jax.Array, x: jax.Array) -> Any:
+        return jax.vmap(lambda key: block.init(key, x)["params"])(jax.random.split(key, depth))
+
+    return init
+
+
+def _noise(config: ViTConfig, key: jax.Array | None) -> dict[str, jax.Array]:
+    """A key per layer, and the layers' stochastic-depth rates, where there is noise at all."""
+    if key is None or not (config.dropout or config.attention_dropout or config.stochastic_depth):
+        return {}
+    noise = {"key": jax.random.split(key, config.depth)}
+    if config.stochastic_depth:
+        rates = np.linspace(0, config.stochastic_depth, config.depth, dtype=np.float32)
+        noise["drop_rate"] = jnp.asarray(rates)
+    return noise
