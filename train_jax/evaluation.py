@@ -1,0 +1,53 @@
+"""Evaluation: every example of a split once, whatever the number of devices and hosts."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from train_jax import metrics as metrics_lib
+from train_jax.data.placement import local_rows, prefetch
+from train_jax.errors import UserError
+from train_jax.sharding import batch_sharding, batch_shards
+from train_jax.task import Batch, Evaluation
+
+#: (params, model_state) -> the averages, and "examples": how many were counted.
+Evaluator = Callable[[Any, Any], dict[str, float]]
+
+
+def make_evaluator(evaluation: Evaluation, mesh: Mesh) -> Evaluator:
+    """A function that measures parameters on one split. It compiles once, at its first call.
+
+    Raises:
+        UserError: the evaluation batch does not split evenly over the mesh.
+    """
+    data, shards = evaluation.data, batch_shards(mesh)
+    if data.batch_size % shards:
+        raise UserError(
+            f"The evaluation batch of {data.batch_size} does not split over {shards} devices; "
+            f"choose a multiple of {shards}."
+        )
+    sharding = batch_sharding(mesh)
+
+    @jax.jit
+    def add_batch(params: Any, model_state: Any, batch: Batch, so_far: Any) -> Any:
+        metrics = evaluation.metrics(params, model_state, batch)
+        examples = batch["mask"].sum(dtype=jnp.int32)
+        if so_far is None:
+            return metrics, examples
+        return metrics_lib.add(metrics, so_far[0]), examples + so_far[1]
+
+    def evaluate(params: Any, model_state: Any) -> dict[str, float]:
+        rows = local_rows(sharding, data.batch_size)
+        so_far = None
+        with prefetch(data.start(rows), sharding, batch_size=data.batch_size) as batches:
+            for batch in batches:
+                so_far = add_batch(params, model_state, batch, so_far)
+        if so_far is None:
+            raise UserError("An evaluation split has no examples; name a split that has some.")
+        metrics, examples = so_far
+        return {**metrics_lib.to_floats(metrics), "examples": float(jax.device_get(examples))}
+
+    return evaluate

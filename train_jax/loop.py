@@ -1,0 +1,303 @@
+"""The story of a run, from top to bottom.
+
+Restore or begin; then, for every step: next batch -> update -> log? -> evaluate? -> save? -> stop?
+That order is an invariant. A step is done when its update is; everything that follows refers to the
+updated state, so that a run that was stopped after any step continues as if it had not been.
+"""
+
+import collections
+import dataclasses
+import functools
+import json
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import optax
+from absl import logging
+from etils import epath
+from jax.sharding import Mesh
+
+from train_jax import chips, hosts
+from train_jax.budget import Ledger
+from train_jax.checkpoint import Checkpoints, require_writable
+from train_jax.config import differences, identity, to_dict
+from train_jax.data.placement import local_rows, prefetch
+from train_jax.errors import UserError
+from train_jax.evaluation import make_evaluator
+from train_jax.journal import Journal
+from train_jax.mesh import make_mesh
+from train_jax.metrics import empty_window
+from train_jax.optimizers import make_optimizer
+from train_jax.schedules import Schedule, make_schedule, steps_of
+from train_jax.sharding import batch_sharding, batch_shards, replicated, sharding_table
+from train_jax.state import TrainState, abstract_state, initial_state
+from train_jax.step import jit_train_step, make_train_step
+from train_jax.task import Task
+from train_jax.train_config import TrainConfig
+
+# The device always has one step to do while the host prepares the next, and the host never runs
+# further ahead than that: batches that wait on the device cost memory.
+STEPS_IN_FLIGHT = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """How a run ended.
+
+    Attributes:
+        step: steps done.
+        metrics: the last evaluation, as ``split/metric``.
+        examples_per_second: over the steps of this process, evaluations and saves excluded.
+        core_seconds: by kind (see ``budget``), earlier processes of the run included.
+        preempted: True where a stop was asked for; the run continues when started again.
+    """
+
+    step: int
+    metrics: dict[str, float]
+    examples_per_second: float
+    core_seconds: dict[str, float]
+    preempted: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class _Run:
+    """What stays the same throughout a run."""
+
+    task: Task
+    config: TrainConfig
+    workdir: epath.Path
+    mesh: Mesh
+    total: int
+    steps_of: Callable[[str], int]
+    schedule: Schedule
+    optimizer: optax.GradientTransformation
+    abstract: TrainState
+
+    def due(self, duration: str, step: int) -> bool:
+        """Whether something with this interval happens after ``step`` steps."""
+        every = self.steps_of(duration)
+        return step == self.total or (every > 0 and step % every == 0)
+
+
+def fit(task: Task, config: TrainConfig, workdir: str) -> Result:
+    """Trains to the end of the run, continuing where an earlier process stopped.
+
+    Args:
+        task: the model and its data.
+        config: the run; its resolved form is saved as ``workdir/config.json``.
+        workdir: local or ``gs://`` directory for checkpoints, metrics and logs.
+
+    Raises:
+        UserError: anything that cannot work, before time is spent on it; or a loss that is not
+            finite.
+    """
+    ledger = Ledger(chips.num_cores())
+    mesh = make_mesh(config.mesh)
+    with jax.set_mesh(mesh), hosts.StopNotice() as notice:
+        run = _prepare(task, config, epath.Path(workdir), mesh)
+        with _checkpoints(run) as checkpoints:
+            state = _restore_or_begin(run, checkpoints, ledger)
+            return _train(run, state, checkpoints, notice, ledger)
+
+
+def _train(
+    run: _Run, state: TrainState, checkpoints: Checkpoints, notice: hosts.StopNotice, ledger: Ledger
+) -> Result:
+    start = int(state.step)
+    journal = Journal(
+        run.workdir,
+        ledger,
+        start=start,
+        total=run.total,
+        unit=run.task.unit,
+        batch_size=run.config.batch_size,
+        learning_rate=run.schedule,
+        stop_on_nonfinite=run.config.nonfinite == "stop",
+    )
+    metrics, step, preempted = {}, start, False
+    evaluators = {
+        name: make_evaluator(evaluation, run.mesh)
+        for name, evaluation in run.task.evaluations.items()
+    }
+    if start == run.total:
+        with ledger.on("evaluate"):
+            metrics = _evaluate(evaluators, state)
+        return Result(start, metrics, 0.0, ledger.core_seconds(), False)
+    with journal, _batches(run, start) as batches:
+        with ledger.on("start"):
+            batch = next(batches)
+        with ledger.on("compile"):
+            train_step, new_window = _compile(run, batch)
+            window = new_window()
+        journal.begin()
+        in_flight: collections.deque[jax.Array] = collections.deque()
+        for step in range(start + 1, run.total + 1):
+            _profile(run, step)
+            state, window, loss = train_step(state, window, batch)
+            in_flight.append(loss)
+            if len(in_flight) >= STEPS_IN_FLIGHT:
+                jax.block_until_ready(in_flight.popleft())
+
+            if run.due(run.config.log_every, step):
+                journal.log(step, window)
+                window = new_window()
+            if run.due(run.config.evaluate_every, step):
+                with ledger.on("evaluate"):
+                    metrics = _evaluate(evaluators, state)
+                journal.record(step, metrics)
+            preempted = notice.should_stop(step) and step < run.total
+            if preempted or run.due(run.config.checkpoint.every, step):
+                with ledger.on("checkpoint"):
+                    journal.refuse_poison(state.skipped, step, window)
+                    checkpoints.save(step, state, _meta(run, step, ledger))
+            if preempted:
+                logging.info("Stopping as asked after step %d, which is saved.", step)
+                break
+            if step < run.total:
+                batch = _next_batch(batches, loss, ledger)
+        journal.finish()
+        with ledger.on("checkpoint"):
+            checkpoints.wait()
+    return Result(step, metrics, journal.rate(step), ledger.core_seconds(), preempted)
+
+
+def _prepare(task: Task, config: TrainConfig, workdir: epath.Path, mesh: Mesh) -> _Run:
+    """Derives what the run needs from its config, and refuses what cannot work."""
+    data = task.train_data
+    of = functools.partial(
+        steps_of, batch_size=config.batch_size, examples_per_epoch=data.examples_per_epoch
+    )
+    total = of(config.total)
+    of = functools.partial(of, total_steps=total)
+    share = batch_shards(mesh) * config.accumulate
+    if config.batch_size % share:
+        raise UserError(
+            f"batch_size {config.batch_size} does not split over {batch_shards(mesh)} devices "
+            f"times {config.accumulate} micro-batches; choose a multiple of {share}."
+        )
+    for duration in (config.log_every, config.evaluate_every, config.checkpoint.every):
+        of(duration)
+    schedule = make_schedule(config.schedule, total, of)
+    params, _ = jax.eval_shape(task.init, jax.random.key(0))
+    optimizer = make_optimizer(config.optimizer, schedule, params)
+    abstract = abstract_state(task, optimizer, mesh, ema=config.ema_decay is not None)
+    require_writable(workdir)
+    return _Run(task, config, workdir, mesh, total, of, schedule, optimizer, abstract)
+
+
+def _checkpoints(run: _Run) -> Checkpoints:
+    keep_every = run.config.checkpoint.keep_every
+    return Checkpoints(
+        run.workdir / "checkpoints",
+        keep_last=run.config.checkpoint.keep_last,
+        keep_every=None if keep_every is None else run.steps_of(keep_every),
+    )
+
+
+def _restore_or_begin(run: _Run, checkpoints: Checkpoints, ledger: Ledger) -> TrainState:
+    """The newest saved state, or a fresh one."""
+    latest = checkpoints.latest_step()
+    with ledger.on("start"):
+        if latest is None:
+            state = initial_state(run.task, run.optimizer, run.abstract, run.config.seed)
+        else:
+            state, meta = checkpoints.restore(latest, run.abstract)
+            _refuse_other_run(run, meta)
+            ledger.carry(meta["core_seconds"])
+            logging.info("Continuing after step %d of %s.", latest, run.workdir)
+    if hosts.is_main():
+        text = json.dumps(to_dict(run.config), indent=2)
+        (run.workdir / "config.json").write_text(text + "\n")
+        logging.info("Config:\n%s", text)
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, run.abstract.params)
+        logging.info("Parameters:\n%s", sharding_table(run.abstract.params, shardings))
+    return state
+
+
+def _refuse_other_run(run: _Run, meta: dict[str, Any]) -> None:
+    ours = {"config": identity(run.config), "data": run.task.train_data.fingerprint}
+    changed = differences(meta["identity"]["config"], json.loads(json.dumps(ours["config"])))
+    if changed:
+        raise UserError(
+            f"{run.workdir} holds a run with another config ({'; '.join(changed[:5])}); "
+            "choose a new workdir, or undo the change."
+        )
+    if meta["identity"]["data"] != ours["data"]:
+        raise UserError(
+            f"The training data differ from those of the run in {run.workdir}; choose a new "
+            "workdir, or give it the data it was started with."
+        )
+
+
+def _meta(run: _Run, step: int, ledger: Ledger) -> dict[str, Any]:
+    """What a checkpoint says about itself, beside its arrays."""
+    return {
+        "step": step,
+        "seed": run.config.seed,
+        "config": to_dict(run.config),
+        "identity": {
+            "config": identity(run.config),
+            "data": run.task.train_data.fingerprint,
+        },
+        "core_seconds": ledger.core_seconds(),
+    }
+
+
+def _batches(run: _Run, start: int):
+    """Global batches from step ``start`` on, placed on the mesh, a few ahead of their use."""
+    sharding = batch_sharding(run.mesh)
+    rows = local_rows(sharding, run.config.batch_size)
+    return prefetch(
+        run.task.train_data.start(start, rows), sharding, batch_size=run.config.batch_size
+    )
+
+
+def _next_batch(batches: Iterator[Any], last_loss: jax.Array, ledger: Ledger) -> Any:
+    """The next batch. Waiting counts as lost only where the device ran out of work meanwhile."""
+    began = time.perf_counter()
+    batch = next(batches)
+    if last_loss.is_ready():
+        ledger.add("input", time.perf_counter() - began)
+    return batch
+
+
+def _compile(run: _Run, batch: Any):
+    """The compiled step for batches like this one, and a maker of empty windows for its metrics."""
+    config, task = run.config, run.task
+    step = make_train_step(
+        task,
+        run.optimizer,
+        seed=config.seed,
+        accumulate=config.accumulate,
+        ema_decay=config.ema_decay,
+    )
+    abstract, key = run.abstract, jax.random.key(0)
+    _, (_, metrics) = jax.eval_shape(
+        task.loss, abstract.params, abstract.model_state, batch, key, abstract.step
+    )
+    names = ["loss", "gradient_norm", *(name for name in metrics if name != "loss")]
+    new_window = jax.jit(lambda: empty_window(names), out_shardings=replicated(run.mesh))
+    lowered = jit_train_step(step, abstract, run.mesh).lower(abstract, new_window(), batch)
+    return lowered.compile(), new_window
+
+
+def _evaluate(evaluators: dict[str, Any], state: TrainState) -> dict[str, float]:
+    """All evaluations, with the averaged parameters where the run averages them."""
+    params = state.params if state.ema is None else state.ema
+    return {
+        f"{split}/{name}": value
+        for split, evaluate in evaluators.items()
+        for name, value in evaluate(params, state.model_state).items()
+    }
+
+
+def _profile(run: _Run, step: int) -> None:
+    profile = run.config.profile
+    if profile is None:
+        return
+    if step == profile.start:
+        jax.profiler.start_trace(str(run.workdir / "profile"))
+    if step == min(profile.start + profile.steps, run.total):
+        jax.profiler.stop_trace()

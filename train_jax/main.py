@@ -1,0 +1,119 @@
+"""The command line that the packages share: flags, logging, processes, exit codes.
+
+Exit codes: 0 done, 2 something the user can mend (one sentence on stderr), 75 stopped as asked
+(start the same command again to go on).
+"""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import jax
+from absl import flags, logging
+from ml_collections import config_flags
+
+from train_jax import hosts
+from train_jax.config import from_config
+from train_jax.errors import UserError
+
+T = TypeVar("T")
+
+CONFIG = config_flags.DEFINE_config_file(
+    "config",
+    None,
+    "Experiment file with its arguments, such as experiments/vit/pretrain.py:L/16,imagenet21k; "
+    "override its keys with --config.key=value.",
+    lock_config=True,
+)
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator",
+    None,
+    "host:port of process 0, where processes do not find each other by themselves (as they "
+    "do on Cloud TPU VMs).",
+)
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Number of processes in all.")
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
+
+USER_ERROR_EXIT_CODE = 2
+
+
+def launch(main: Callable[[], int | None], usage: str, argv: Sequence[str] | None = None) -> None:
+    """Parses the flags, runs ``main`` and exits with its code.
+
+    Args:
+        main: the command, after the flags are parsed and all processes are connected.
+        usage: the module docstring of the command, shown by ``--help``.
+        argv: the command line; by default that of the process.
+    """
+    argv = list(sys.argv if argv is None else argv)
+    try:
+        _parse_flags(argv, usage)
+        _set_up_logging()
+        _set_up_compilation_cache()
+        hosts.initialize(
+            coordinator=_COORDINATOR.value,
+            num_processes=_NUM_PROCESSES.value,
+            process_id=_PROCESS_ID.value,
+        )
+        code = main() or 0
+    except UserError as error:
+        sys.stderr.write(f"Error: {error}\n")
+        code = USER_ERROR_EXIT_CODE
+    sys.stdout.flush()
+    sys.exit(code)
+
+
+def read_config(cls: type[T]) -> T:
+    """The experiment named by ``--config``, checked and frozen.
+
+    Raises:
+        UserError: no ``--config``, or one that is not right.
+    """
+    if CONFIG.value is None:
+        raise UserError("--config is missing; name an experiment file, e.g. --config=FILE.py:ARGS.")
+    return from_config(cls, CONFIG.value)
+
+
+def _parse_flags(argv: list[str], usage: str) -> None:
+    if any(arg in ("--help", "-h", "-help", "--helpfull", "--helpshort") for arg in argv):
+        command = f"{Path(argv[0]).parent.name}.{Path(argv[0]).stem}"
+        modules = (sys.modules["__main__"].__name__, __name__)
+        own = [flag for name in modules for flag in flags.FLAGS.get_flags_for_module(name)]
+        lines = [f"  --{flag.name}: {flag.help}" for flag in own]
+        sys.stdout.write(f"{usage}\nFlags of python -m {command}:\n" + "\n".join(lines) + "\n")
+        sys.exit(0)
+    try:
+        rest = flags.FLAGS(argv)
+    except UserError:
+        raise
+    except (flags.Error, OSError, KeyError, AttributeError, TypeError, ValueError) as error:
+        # ml_collections reports an unknown key, a wrong type or a missing file each in its own way.
+        raise UserError(f"{_one_line(error)} (see --help)") from error
+    if len(rest) > 1:
+        raise UserError(f"Unexpected argument {rest[1]!r}; flags are written --name=value.")
+
+
+def _one_line(error: BaseException) -> str:
+    cause = error.__cause__ or error.__context__
+    text = " ".join(str(error.args[0] if error.args else error).split())
+    if isinstance(cause, UserError):
+        return str(cause)
+    return text
+
+
+def _set_up_logging() -> None:
+    logging.use_absl_handler()
+    logging.set_verbosity(logging.INFO)
+    logging.get_absl_handler().setFormatter(None)
+    # Their progress notes are for their developers.
+    for name in ("orbax", "jax", "grain", "etils", "tensorstore"):
+        logging.logging.getLogger(name).setLevel(logging.logging.WARNING)
+
+
+def _set_up_compilation_cache() -> None:
+    """Keeps compiled programs between processes; JAX_COMPILATION_CACHE_DIR says where."""
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        home = os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))
+        jax.config.update("jax_compilation_cache_dir", str(Path(home) / "vit-pose-jax" / "xla"))

@@ -1,0 +1,60 @@
+"""What the core asks of a model package: a handful of functions and two kinds of data."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+
+from train_jax.data.dataset import EvalData, TrainData
+from train_jax.metrics import Metrics
+from train_jax.sharding import ParamRule
+
+Params = Any
+ModelState = Any
+Batch = Mapping[str, jax.Array]
+
+#: (params, model_state, batch, key, step) -> (loss, (model_state, metrics)). The loss is the mean
+#: over the batch; the batch is a micro-batch of the global batch, split over the mesh.
+LossFn = Callable[
+    [Params, ModelState, Batch, jax.Array, jax.Array],
+    tuple[jax.Array, tuple[ModelState, Metrics]],
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """Metrics over every example of a split, once.
+
+    Attributes:
+        data: the split.
+        metrics: (params, model_state, batch with ``mask``) -> pairs (sum, count).
+    """
+
+    data: EvalData
+    metrics: Callable[[Params, ModelState, Batch], Metrics]
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A model with its data, as :func:`train_jax.loop.fit` needs it.
+
+    Attributes:
+        init: key -> (float32 parameters, state that training carries along; ``{}`` if there is
+            none).
+        loss: what is minimised.
+        train_data: the training examples and their order.
+        evaluations: what is measured, by name.
+        param_rules: how parameters are placed on the mesh.
+        transfer: fresh parameters -> parameters that start from somebody's checkpoint; None from
+            scratch.
+        unit: what the examples are, for progress lines.
+    """
+
+    init: Callable[[jax.Array], tuple[Params, ModelState]]
+    loss: LossFn
+    train_data: TrainData
+    evaluations: Mapping[str, Evaluation]
+    param_rules: Sequence[ParamRule]
+    transfer: Callable[[Params], Params] | None = None
+    unit: str = "images"

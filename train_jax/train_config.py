@@ -1,0 +1,71 @@
+"""The keys that every run has, whatever it trains."""
+
+import dataclasses
+from typing import Literal
+
+from train_jax.config import FREE
+from train_jax.mesh import MeshConfig
+from train_jax.optimizers import OptimizerConfig
+from train_jax.schedules import ScheduleConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CheckpointConfig:
+    """When to save, and what to keep.
+
+    Attributes:
+        every: the interval, a duration.
+        keep_last: how many of the newest stay.
+        keep_every: multiples of this duration stay for good.
+    """
+
+    every: str = "1000 steps"
+    keep_last: int = 2
+    keep_every: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ProfileConfig:
+    """A window of steps recorded with the JAX profiler, written to ``workdir/profile``."""
+
+    start: int
+    steps: int = 5
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """What every run has, whatever it trains. Packages extend it with their model and data.
+
+    Attributes:
+        batch_size: examples per update, over all devices of all hosts.
+        total: the length of the run, a duration ("90 epochs").
+        optimizer: see ``optimizers``.
+        schedule: the learning rate, see ``schedules``.
+        seed: decides initial parameters, data order and dropout.
+        accumulate: micro-batches per update.
+        ema_decay: Polyak averaging of the parameters (0.9999 in the ViT paper's Table 2); None:
+            off.
+        nonfinite: what a loss or gradient that is not finite leads to: the update is refused, and
+            the run goes on ("skip") or ends ("stop").
+        init_from: a checkpoint to start from: a run of ours, or a published file.
+        mesh: how devices are used.
+        checkpoint: when to save.
+        log_every: interval of log lines.
+        evaluate_every: interval of evaluations; the end of a run is always evaluated.
+        profile: a window to profile.
+    """
+
+    batch_size: int
+    total: str
+    optimizer: OptimizerConfig
+    schedule: ScheduleConfig
+    seed: int = 0
+    accumulate: int = 1
+    ema_decay: float | None = None
+    nonfinite: Literal["skip", "stop"] = "stop"
+    init_from: str | None = None
+    mesh: MeshConfig = dataclasses.field(default=MeshConfig(), metadata=FREE)
+    checkpoint: CheckpointConfig = dataclasses.field(default=CheckpointConfig(), metadata=FREE)
+    log_every: str = dataclasses.field(default="50 steps", metadata=FREE)
+    evaluate_every: str = dataclasses.field(default="10 percent", metadata=FREE)
+    profile: ProfileConfig | None = dataclasses.field(default=None, metadata=FREE)
