@@ -18,7 +18,7 @@ from vit_jax.posemb import Grid, infer_grid, resize_posemb
 from vit_jax.weights import POSITION_TABLE
 
 _POOLING = (
-    "the checkpoint and the model pool differently; set the model's pooling to the checkpoint's, "
+    "the checkpoint and the model pool differently; set model.pool to the checkpoint's, "
     "or name it in transfer.fresh or transfer.drop"
 )
 _VARIANT = "the checkpoint is of another variant or depth; set model.variant to the checkpoint's"
@@ -106,7 +106,7 @@ def _position_rule(
     config: TransferConfig,
     target_grid: Grid | None,
 ) -> Rule:
-    hint = "set the model's kind of position embedding to the checkpoint's"
+    hint = "set model.position to the checkpoint's"
     pattern = re.escape(POSITION_TABLE)
     load = Rule(pattern, "load", hint=hint)
     if POSITION_TABLE not in sources or POSITION_TABLE not in targets:

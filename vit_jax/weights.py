@@ -197,33 +197,31 @@ def _find_prefix(names: list[str], *, subtree: str | None, path: str) -> str:
 
 def _recipes(inside: Mapping[str, str], file: NpzFile) -> dict[str, _Recipe]:
     """Our names -> recipes, from the names below the prefix -> the names in the file."""
-    single: dict[str, str] = {}
-    layers: dict[str, dict[int, str]] = {}
+    # The layer is None for what belongs to no layer or holds all of them.
+    found: dict[str, dict[int | None, str]] = {}
     foreign = []
     for name, stored in inside.items():
         ours, layer = _our_name(name)
-        is_float = jnp.issubdtype(file.shapes[stored].dtype, jnp.floating)
-        if not _OURS.fullmatch(ours) or not is_float:
+        if not _OURS.fullmatch(ours) or not jnp.issubdtype(file.shapes[stored].dtype, jnp.floating):
             foreign.append(name)
-        elif layer is not None:
-            layers.setdefault(ours, {})[layer] = stored
-        elif ours in single:
+            continue
+        layers = found.setdefault(ours, {})
+        if layer in layers or None in layers or (layer is None and layers):
             raise UserError(f"{file.path} holds {ours} under two names; it mixes two formats.")
-        else:
-            single[ours] = stored
-    _refuse_foreign(file.path, foreign, known=[*single, *layers])
-    top_table = "pos_embedding" in inside
-    recipes = {}
-    for name, stored in single.items():
-        class_row = name == POSITION_TABLE and top_table and "cls" in single
-        recipes[name] = _single(name, stored, file.shapes[stored].shape, class_row=class_row)
-    depth = 1 + max((layer for found in layers.values() for layer in found), default=-1)
-    for name, stored_by_layer in layers.items():
-        recipes[name] = _stack(name, stored_by_layer, depth, file)
-    return recipes
+        layers[layer] = stored
+    _refuse_foreign(file.path, foreign, known=list(found))
+    depth = 1 + max((i for layers in found.values() for i in layers if i is not None), default=-1)
+    fold = "pos_embedding" in inside and "cls" in inside
+    return {
+        name: _single(name, layers[None], file, class_row=fold and name == POSITION_TABLE)
+        if None in layers
+        else _stack(name, layers, depth, file)
+        for name, layers in found.items()
+    }
 
 
-def _single(name: str, stored: str, shape: tuple[int, ...], *, class_row: bool) -> _Recipe:
+def _single(name: str, stored: str, file: NpzFile, *, class_row: bool) -> _Recipe:
+    shape = file.shapes[stored].shape
     if _GROUP_NORM.fullmatch(name):
         shape = shape[-1:] if all(size == 1 for size in shape[:-1]) else shape
     if class_row:
@@ -231,7 +229,7 @@ def _single(name: str, stored: str, shape: tuple[int, ...], *, class_row: bool) 
     return _Recipe((stored,), shape, class_row=class_row)
 
 
-def _stack(name: str, stored: dict[int, str], depth: int, file: NpzFile) -> _Recipe:
+def _stack(name: str, stored: Mapping[int | None, str], depth: int, file: NpzFile) -> _Recipe:
     part = name.removeprefix(_STACK)
     absent = [layer for layer in range(depth) if layer not in stored]
     if absent:
