@@ -14,6 +14,8 @@ import typing
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar
 
+from ml_collections import ConfigDict, config_dict
+
 from train_jax.errors import UserError
 
 T = TypeVar("T")
@@ -36,8 +38,7 @@ def from_config(cls: type[T], values: Mapping[str, Any], *, path: str = "config"
     Raises:
         UserError: an unknown or missing key, or a value of the wrong type, with its full path.
     """
-    # ConfigDict is converted by hand: its own to_dict() turns tuples of ConfigDicts into surprises.
-    values = {key: values[key] for key in values}
+    values = {key: values[key] for key in values}  # resolves the references of a ConfigDict
     fields = {field.name: field for field in dataclasses.fields(cls) if field.init}  # pyright: ignore
     hints = typing.get_type_hints(cls)
     for key in values:
@@ -131,6 +132,35 @@ def _convert_plain(hint: Any, value: Any, path: str) -> Any:
 
 def _listed(names: typing.Iterable[Any]) -> str:
     return ", ".join(repr(name) for name in names)
+
+
+def to_config_dict(config: Any) -> ConfigDict:
+    """A dataclass as the ``ConfigDict`` that an experiment file returns.
+
+    Experiments build dataclasses, so that the type checker reads them too; the command line
+    overrides the keys of a ``ConfigDict``. A key that is None keeps the type that it would have.
+    """
+    hints = typing.get_type_hints(type(config))
+    result = ConfigDict()
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            value = to_config_dict(value)
+        elif isinstance(value, Mapping):
+            value = ConfigDict({key: to_config_dict(item) for key, item in value.items()})
+        elif value is None:
+            value = config_dict.placeholder(_plain_type(hints[field.name]))
+        result[field.name] = value
+    return result
+
+
+def _plain_type(hint: Any) -> type:
+    """The type that the value of an optional field has when it is not None."""
+    for arg in typing.get_args(hint):
+        plain = typing.get_origin(arg) or arg
+        if plain is not type(None):
+            return ConfigDict if dataclasses.is_dataclass(plain) else plain
+    raise TypeError(f"{hint} has no value but None")
 
 
 def to_dict(config: Any) -> Any:

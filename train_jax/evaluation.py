@@ -42,7 +42,7 @@ def make_evaluator(evaluation: Evaluation, mesh: Mesh) -> Evaluator:
     def evaluate(params: Any, model_state: Any) -> dict[str, float]:
         rows = local_rows(sharding, data.batch_size)
         so_far = None
-        with prefetch(data.start(rows), sharding, batch_size=data.batch_size) as batches:
+        with prefetch(data.start(rows), sharding, data.batch_size) as batches:
             for batch in batches:
                 so_far = add_batch(params, model_state, batch, so_far)
         if so_far is None:

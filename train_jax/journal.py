@@ -85,17 +85,17 @@ class Journal:
             (step - done) * self._batch_size / max(self._ledger.stepping_seconds() - seconds, 1e-9)
         )
 
-    def refuse_poison(self, skipped: jax.Array, step: int, window: Window) -> None:
-        """Called before a save: ends a run that must stop at the first value that is not finite.
+    def before_save(self, skipped: jax.Array, step: int, window: Window) -> None:
+        """Writes what is pending, as a resumed run will not; and ends a run that must not be saved.
 
-        The refused update has left the state as it was, but steps after it are missing its batch,
-        so that the state is not one that the run should have.
+        Where a run shall stop at the first value that is not finite, the refused update has left
+        the state as it was, but that state is missing a batch: it is not one the run should have.
 
         Raises:
             UserError: naming the metric and the step.
         """
+        self._write_pending()
         if self._stop and int(skipped):
-            self._write_pending()
             self._report_nonfinite(step, jax.device_get(window))
 
     def _write_pending(self) -> None:

@@ -6,6 +6,7 @@ updated state, so that a run that was stopped after any step continues as if it 
 """
 
 import collections
+import contextlib
 import dataclasses
 import functools
 import json
@@ -21,7 +22,7 @@ from jax.sharding import Mesh
 
 from train_jax import chips, hosts
 from train_jax.budget import Ledger
-from train_jax.checkpoint import Checkpoints, require_writable
+from train_jax.checkpoint import Checkpoints, DamagedCheckpoint, read_meta, require_writable
 from train_jax.config import differences, identity, to_dict
 from train_jax.data.placement import local_rows, prefetch
 from train_jax.errors import UserError
@@ -150,7 +151,7 @@ def _train(
             preempted = notice.should_stop(step) and step < run.total
             if preempted or run.due(run.config.checkpoint.every, step):
                 with ledger.on("checkpoint"):
-                    journal.refuse_poison(state.skipped, step, window)
+                    journal.before_save(state.skipped, step, window)
                     checkpoints.save(step, state, _meta(run, step, ledger))
             if preempted:
                 logging.info("Stopping as asked after step %d, which is saved.", step)
@@ -198,15 +199,19 @@ def _checkpoints(run: _Run) -> Checkpoints:
 
 def _restore_or_begin(run: _Run, checkpoints: Checkpoints, ledger: Ledger) -> TrainState:
     """The newest saved state, or a fresh one."""
-    latest = checkpoints.latest_step()
     with ledger.on("start"):
-        if latest is None:
+        if checkpoints.latest_step() is not None:
+            # Before the arrays: what differs is said of keys, not of shapes.
+            with contextlib.suppress(DamagedCheckpoint):
+                _refuse_other_run(run, read_meta(run.workdir))
+        found = checkpoints.restore_latest(run.abstract)
+        if found is None:
             state = initial_state(run.task, run.optimizer, run.abstract, run.config.seed)
         else:
-            state, meta = checkpoints.restore(latest, run.abstract)
+            state, meta = found
             _refuse_other_run(run, meta)
             ledger.carry(meta["core_seconds"])
-            logging.info("Continuing after step %d of %s.", latest, run.workdir)
+            logging.info("Continuing after step %d of %s.", meta["step"], run.workdir)
     if hosts.is_main():
         text = json.dumps(to_dict(run.config), indent=2)
         (run.workdir / "config.json").write_text(text + "\n")
@@ -249,9 +254,7 @@ def _batches(run: _Run, start: int):
     """Global batches from step ``start`` on, placed on the mesh, a few ahead of their use."""
     sharding = batch_sharding(run.mesh)
     rows = local_rows(sharding, run.config.batch_size)
-    return prefetch(
-        run.task.train_data.start(start, rows), sharding, batch_size=run.config.batch_size
-    )
+    return prefetch(run.task.train_data.start(start, rows), sharding, run.config.batch_size)
 
 
 def _next_batch(batches: Iterator[Any], last_loss: jax.Array, ledger: Ledger) -> Any:
@@ -295,7 +298,7 @@ def _evaluate(evaluators: dict[str, Any], state: TrainState) -> dict[str, float]
 
 def _profile(run: _Run, step: int) -> None:
     profile = run.config.profile
-    if profile is None:
+    if profile.steps == 0:
         return
     if step == profile.start:
         jax.profiler.start_trace(str(run.workdir / "profile"))

@@ -43,7 +43,7 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
         if shape[0] % num_slices:
             raise UserError(
                 f"mesh.data is {shape[0]}, which the {num_slices} slices do not divide: only the "
-                "data axis may cross slices, because FSDP and tensor parallelism need the fast links."
+                "data axis may cross slices: FSDP and tensor parallelism need the fast links."
             )
         within = (shape[0] // num_slices, *shape[1:])
         array = mesh_utils.create_hybrid_device_mesh(within, (num_slices, 1, 1), devices)

@@ -74,7 +74,7 @@ def make_train_step(
             ema=jax.tree.map(keep, ema, state.ema),
             skipped=state.skipped + (~finite).astype(jnp.int32),
         )
-        window = window.after_step(metrics, step=state.step, refused=~finite)
+        window = window.after_step(metrics, step=new_state.step, refused=~finite)
         total, count = metrics["loss"]
         return new_state, window, total / count
 

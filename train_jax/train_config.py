@@ -26,10 +26,15 @@ class CheckpointConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ProfileConfig:
-    """A window of steps recorded with the JAX profiler, written to ``workdir/profile``."""
+    """A window of steps recorded with the JAX profiler, written to ``workdir/profile``.
 
-    start: int
-    steps: int = 5
+    Attributes:
+        start: the first step of the window.
+        steps: its length; 0 records nothing.
+    """
+
+    start: int = 10
+    steps: int = 0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,4 +73,4 @@ class TrainConfig:
     checkpoint: CheckpointConfig = dataclasses.field(default=CheckpointConfig(), metadata=FREE)
     log_every: str = dataclasses.field(default="50 steps", metadata=FREE)
     evaluate_every: str = dataclasses.field(default="10 percent", metadata=FREE)
-    profile: ProfileConfig | None = dataclasses.field(default=None, metadata=FREE)
+    profile: ProfileConfig = dataclasses.field(default=ProfileConfig(), metadata=FREE)

@@ -11,6 +11,7 @@ from train_jax.config import (
     from_config,
     identity,
     parse_arg,
+    to_config_dict,
     to_dict,
 )
 from train_jax.errors import UserError
@@ -54,6 +55,17 @@ def test_nested_groups_become_dataclasses():
         3, Adam(b2=0.95), size=(2, 3), names=("a",), evaluations={"val": Sgd(momentum=1.0)}
     )
     assert from_config(Run, to_dict(run)) == run
+
+
+def test_a_config_survives_the_way_through_the_command_line():
+    run = Run(3, Adam(), evaluations={"val": Sgd(momentum=0.5)})
+    config = to_config_dict(run)
+    assert from_config(Run, config) == run
+    # Keys that are None keep their type, so that they can be overridden.
+    config.size = (2, 3)
+    assert from_config(Run, config).size == (2, 3)
+    with pytest.raises(TypeError):
+        config.size = "large"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,169 @@
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+import toy
+
+from train_jax.checkpoint import Checkpoints, read_meta, restore_params
+from train_jax.errors import UserError
+from train_jax.loop import fit
+from train_jax.mesh import MeshConfig
+from train_jax.train_config import CheckpointConfig, ProfileConfig
+
+
+def records(workdir, key):
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    return {r["step"]: r[key] for r in map(json.loads, lines) if key in r}
+
+
+def final_params(workdir, task=None):
+    shapes, _ = jax.eval_shape((task or toy.make_task()).init, jax.random.key(0))
+    return jax.tree.map(np.asarray, restore_params(workdir, shapes))
+
+
+def assert_same_bits(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def test_a_run_learns_logs_evaluates_and_saves(tmp_path):
+    result = fit(toy.make_task(), toy.make_config(total="60 steps"), str(tmp_path))
+    assert result.step == 60
+    assert not result.preempted
+    assert result.metrics["val/accuracy"] > 0.8
+    assert result.metrics["val/examples"] == toy.NUM_EXAMPLES
+    loss = records(tmp_path, "loss")
+    assert list(loss) == list(range(4, 61, 4))
+    assert loss[60] < loss[4]
+    assert list(records(tmp_path, "val/accuracy")) == [10, 20, 30, 40, 50, 60]
+    # The first update with warm-up has a rate of exactly 0; a line tells that of its last update.
+    assert records(tmp_path, "learning_rate")[4] == pytest.approx(0.1, rel=0.01)
+    meta = read_meta(tmp_path)
+    assert meta["step"] == 60
+    assert meta["config"]["total"] == "60 steps"
+    assert sum(meta["core_seconds"].values()) > 0
+    assert json.loads((tmp_path / "config.json").read_text())["batch_size"] == 16
+
+
+def test_a_finished_run_that_is_started_again_only_evaluates(tmp_path):
+    config = toy.make_config()
+    first = fit(toy.make_task(), config, str(tmp_path))
+    again = fit(toy.make_task(), config, str(tmp_path))
+    assert again.metrics == first.metrics
+    assert again.step == 20
+
+
+def test_resumed_is_bitwise_uninterrupted(tmp_path):
+    task, config = toy.make_task(), toy.make_config(ema_decay=0.9)
+    fit(task, config, str(tmp_path / "whole"))
+    fit(task, config, str(tmp_path / "parts"))
+    for step in (1, 2):
+        # As after a kill: the run goes on from an older checkpoint.
+        with Checkpoints(tmp_path / "parts" / "checkpoints") as checkpoints:
+            assert checkpoints.latest_step() == 20
+        newest = tmp_path / "parts" / "checkpoints" / "20"
+        newest.rename(tmp_path / f"gone-{step}")
+        fit(task, config, str(tmp_path / "parts"))
+        assert_same_bits(final_params(tmp_path / "whole"), final_params(tmp_path / "parts"))
+    assert records(tmp_path / "whole", "loss") == records(tmp_path / "parts", "loss")
+
+
+@pytest.mark.parametrize(
+    "mesh", [MeshConfig(1, 8), MeshConfig(2, 2, 2), MeshConfig(4, 1, 2)], ids=str
+)
+def test_losses_do_not_depend_on_the_mesh(tmp_path, mesh):
+    for name, config in (("data", MeshConfig()), ("other", mesh)):
+        fit(toy.make_task(), toy.make_config(mesh=config), str(tmp_path / name))
+    a, b = records(tmp_path / "data", "loss"), records(tmp_path / "other", "loss")
+    np.testing.assert_allclose(list(a.values()), list(b.values()), rtol=1e-5)
+
+
+def test_a_run_may_go_on_with_another_mesh(tmp_path):
+    config = toy.make_config()
+    fit(toy.make_task(), config, str(tmp_path / "whole"))
+    fit(toy.make_task(), config, str(tmp_path / "moved"))
+    (tmp_path / "moved" / "checkpoints" / "20").rename(tmp_path / "gone")
+    fit(
+        toy.make_task(), dataclasses.replace(config, mesh=MeshConfig(2, 4)), str(tmp_path / "moved")
+    )
+    a, b = records(tmp_path / "whole", "loss"), records(tmp_path / "moved", "loss")
+    assert list(a) == list(b)
+    np.testing.assert_allclose(list(a.values()), list(b.values()), rtol=1e-5)
+
+
+def test_accumulation_does_not_change_the_loss(tmp_path):
+    task = toy.make_task(dropout=0)
+    fit(task, toy.make_config(), str(tmp_path / "one"))
+    fit(task, toy.make_config(accumulate=2), str(tmp_path / "two"))
+    a, b = records(tmp_path / "one", "loss"), records(tmp_path / "two", "loss")
+    np.testing.assert_allclose(list(a.values()), list(b.values()), rtol=1e-5)
+
+
+def test_the_evaluation_uses_the_averaged_parameters(tmp_path):
+    slow = fit(toy.make_task(), toy.make_config(ema_decay=0.999999), str(tmp_path / "slow"))
+    plain = fit(toy.make_task(), toy.make_config(), str(tmp_path / "plain"))
+    # An average that hardly moves is the initial model, which has not learned.
+    assert slow.metrics["val/loss"] > plain.metrics["val/loss"] + 0.1
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_by_name_and_poisons_nothing(tmp_path):
+    task = toy.make_task(poison_step=12)
+    with pytest.raises(UserError, match=r"loss.* not finite at step 13.*nonfinite='skip'"):
+        fit(task, toy.make_config(), str(tmp_path))
+    assert read_meta(tmp_path)["step"] == 12
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(final_params(tmp_path)))
+
+
+def test_a_loss_that_is_not_finite_can_be_skipped(tmp_path):
+    result = fit(toy.make_task(poison_step=12), toy.make_config(nonfinite="skip"), str(tmp_path))
+    assert result.step == 20
+    assert np.isfinite(result.metrics["val/loss"])
+    assert records(tmp_path, "skipped_updates") == {16: 1}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seed": 1}, r"another config \(config\.seed: 0 -> 1\)"),
+        ({"total": "30 steps"}, r"config\.total"),
+    ],
+)
+def test_a_workdir_of_another_run_is_refused(tmp_path, change, message):
+    fit(toy.make_task(), toy.make_config(), str(tmp_path))
+    with pytest.raises(UserError, match=message):
+        fit(toy.make_task(), toy.make_config(**change), str(tmp_path))
+
+
+def test_other_training_data_are_refused(tmp_path):
+    fit(toy.make_task(), toy.make_config(), str(tmp_path))
+    with pytest.raises(UserError, match="training data differ"):
+        fit(toy.make_task(seed=1), toy.make_config(), str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"batch_size": 12}, "batch_size 12 does not split over 8 devices"),
+        ({"accumulate": 3}, "choose a multiple of 24"),
+        ({"mesh": MeshConfig(3)}, "does not fit 8 devices"),
+        ({"total": "20 stepz"}, "not a duration"),
+        ({"log_every": "often"}, "not a duration"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_time_is_spent(tmp_path, change, message):
+    with pytest.raises(UserError, match=message):
+        fit(toy.make_task(), toy.make_config(**change), str(tmp_path))
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_checkpoints_are_kept_by_policy(tmp_path):
+    keep = CheckpointConfig(every="2 steps", keep_last=1, keep_every="10 steps")
+    fit(toy.make_task(), toy.make_config(checkpoint=keep, total="24 steps"), str(tmp_path))
+    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+        assert checkpoints.steps() == [10, 20, 24]
+
+
+def test_a_profile_is_written(tmp_path):
+    fit(toy.make_task(), toy.make_config(profile=ProfileConfig(start=3, steps=2)), str(tmp_path))
+    assert list((tmp_path / "profile").rglob("*.xplane.pb"))
