@@ -1,0 +1,174 @@
+"""Several processes that behave as one: start, agreement, and notices to stop.
+
+On one process everything here is free and needs no set-up. On several, `initialize` must run
+before anything else touches a device, and every process must make the same calls in the same
+order: a process that leaves one out blocks the others.
+"""
+
+import os
+import signal
+import threading
+from collections.abc import Mapping
+from types import FrameType
+from typing import Any
+
+import jax
+from absl import logging
+from jax.experimental import multihost_utils
+
+from train_jax.errors import UserError
+
+PREEMPTED_EXIT_CODE = 75
+"""A run that was told to stop, saved its state and wants to be started again (EX_TEMPFAIL)."""
+
+_HEARTBEAT_S = 100
+
+
+def initialize(
+    coordinator: str | None = None,
+    *,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+    timeout_s: int = 300,
+    heartbeat_s: int = _HEARTBEAT_S,
+    environ: Mapping[str, str] | None = None,
+) -> None:
+    """Joins the processes of a run; call it once, before the first use of a device.
+
+    With a coordinator the three values say everything. Without one, a Cloud TPU slice of several
+    hosts is recognised by its environment and finds its own values. Otherwise the run is one
+    process and nothing is done.
+
+    Args:
+      coordinator: "host:port" of process 0.
+      num_processes: how many processes there are.
+      process_id: which of them this is, from 0.
+      timeout_s: seconds to wait for the others at the start.
+      heartbeat_s: seconds of silence after which a process counts as lost and all stop.
+      environ: environment variables; those of this process if None.
+
+    Raises:
+      UserError: the values are incomplete or contradict each other, or the others do not come.
+    """
+    environ = os.environ if environ is None else environ
+    given = (coordinator, num_processes, process_id)
+    if all(value is None for value in given):
+        if not _on_several_tpu_hosts(environ):
+            return
+    elif any(value is None for value in given):
+        raise UserError(
+            "Several processes need all three of coordinator (host:port), number of processes and "
+            f"process id; got {coordinator!r}, {num_processes!r} and {process_id!r}."
+        )
+    elif num_processes == 1:
+        return
+    else:
+        _check(coordinator, num_processes, process_id)
+    # The preemption service turns a SIGTERM on one host into a step at which all of them stop.
+    jax.config.update("jax_enable_preemption_service", True)
+    try:
+        jax.distributed.initialize(
+            coordinator,
+            num_processes,
+            process_id,
+            initialization_timeout=timeout_s,
+            heartbeat_timeout_seconds=heartbeat_s,
+        )
+    except RuntimeError as error:
+        if "DEADLINE_EXCEEDED" not in str(error) and "UNAVAILABLE" not in str(error):
+            raise
+        raise UserError(
+            f"The processes of this run did not all reach {coordinator or 'the coordinator'} "
+            f"within {timeout_s} s; check that every process was started, with the same "
+            "coordinator address, and that its port is open."
+        ) from error
+
+
+def is_main() -> bool:
+    """Whether this process writes logs and files that exist once."""
+    return jax.process_index() == 0
+
+
+def barrier(name: str) -> None:
+    """Waits until every process has come here; `name` must be the same on all of them."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
+
+
+def all_agree(mine: bool) -> bool:
+    """Whether `mine` is true on every process; all of them get the same answer."""
+    if jax.process_count() == 1:
+        return mine
+    return bool(multihost_utils.process_allgather(jax.numpy.asarray(mine)).all())
+
+
+class StopNotice:
+    """Learns that the run shall stop, and makes all processes stop at the same step.
+
+    As a context manager it answers SIGTERM and SIGINT while it is entered:
+
+    * on one process the first signal is remembered and the second acts at once, as it would have
+      without us;
+    * on several, SIGTERM on any host is the preemption service's, which agrees on a step that
+      all can reach. An interrupt from the keyboard reaches all hosts or one, so it is left alone.
+
+    Call `should_stop` once per step, on every process, with the same step.
+    """
+
+    def __init__(self) -> None:
+        self._noticed = threading.Event()
+        self._several = jax.process_count() > 1
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> "StopNotice":
+        # Python only lets its main thread set handlers; a run in another thread has none.
+        on_main_thread = threading.current_thread() is threading.main_thread()
+        if not self._several and on_main_thread:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._previous[number] = signal.signal(number, self._notice)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._restore_handlers()
+
+    def should_stop(self, step: int) -> bool:
+        """Whether the run ends after this step; the same on all processes, once true stays true.
+
+        Args:
+          step: number of steps done, the same on every process and larger at every call.
+        """
+        if self._several and multihost_utils.reached_preemption_sync_point(step):
+            self._noticed.set()
+        return self._noticed.is_set()
+
+    def _notice(self, number: int, frame: FrameType | None) -> None:
+        del frame
+        self._noticed.set()
+        self._restore_handlers()
+        name = signal.Signals(number).name
+        logging.warning(
+            "%s: stopping after this step and saving; a second one stops at once.", name
+        )
+
+    def _restore_handlers(self) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous.clear()
+
+
+def _check(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
+    host, _, port = (coordinator or "").rpartition(":")
+    if not host or not port.isdigit():
+        raise UserError(f"The coordinator is {coordinator!r}; write it as host:port.")
+    if num_processes is None or process_id is None or not 0 <= process_id < num_processes:
+        raise UserError(
+            f"The process id is {process_id!r}; with {num_processes!r} processes it must be from "
+            "0 up to one less than that."
+        )
+
+
+def _on_several_tpu_hosts(environ: Mapping[str, str]) -> bool:
+    """Cloud TPU VMs list the workers of their slice; GKE does the same; a slice may be several."""
+    workers = [name for name in environ.get("TPU_WORKER_HOSTNAMES", "").split(",") if name]
+    slices = environ.get("MEGASCALE_NUM_SLICES", "1")
+    return len(workers) > 1 or (slices.isdigit() and int(slices) > 1)
