@@ -190,7 +190,7 @@ class Checkpoints:
     def _make_manager(self) -> Any:
         ocp = stored.orbax()
         policies = ocp.checkpoint_managers
-        keep = [policies.LatestN(self._keep_last) if self._keep_last else policies.PreserveAll()]
+        keep = [policies.LatestN(self._keep_last)]
         if self._keep_every:
             keep.append(policies.EveryNSteps(self._keep_every))
         options = ocp.CheckpointManagerOptions(

@@ -14,6 +14,7 @@ its first step.
 import json
 import logging as std_logging
 import os
+import re
 from types import ModuleType
 from typing import Any, NoReturn
 
@@ -199,8 +200,12 @@ def brief(error: BaseException) -> str:
     """The root of a chain of exceptions, on one line."""
     while error.__cause__ is not None:
         error = error.__cause__
-    first_line = str(error).strip().split("\n", 1)[0][:200]
-    return first_line if " " in first_line else f"{type(error).__name__} {first_line}"
+    # TensorStore appends its internals in brackets; what went wrong is said last before them.
+    line = re.split(r" \[(?:tensorstore_spec|source locations)=", str(error).strip(), maxsplit=1)[0]
+    line = line.split("\n", 1)[0]
+    if len(line) > 240:
+        line = f"{line[:60]} ... {line[-170:]}"
+    return line if " " in line else f"{type(error).__name__} {line}"
 
 
 def orbax() -> ModuleType:
