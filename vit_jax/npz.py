@@ -12,7 +12,6 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import IO
 
 import jax
@@ -73,23 +72,26 @@ def write_npz(path: str | os.PathLike[str], arrays: Iterable[tuple[str, np.ndarr
     Raises:
         UserError: the file exists already, or cannot be written.
     """
-    path = Path(path)
     refuse_existing(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    path = epath.Path(path)
+    temporary = path.parent / f".{path.name}.{os.getpid()}.partial"
     try:
-        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+        with temporary.open("wb") as stream, zipfile.ZipFile(stream, "w") as archive:
             for name, array in arrays:
                 _write_member(archive, name, array)
         temporary.rename(path)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror or error}.") from error
+    except (OSError, ImportError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{path} cannot be written: {reason}.") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError, ImportError):
+            temporary.unlink(missing_ok=True)
 
 
 def refuse_existing(path: str | os.PathLike[str]) -> None:
-    """Raises a UserError if there is something at ``path`` already."""
-    if epath.Path(path).exists():
+    """Raises a UserError if there is something at ``path`` already, but for an empty directory."""
+    there = epath.Path(path)
+    if there.exists() and not (there.is_dir() and not any(there.iterdir())):
         raise UserError(
             f"{os.fspath(path)} exists already; nothing is overwritten, remove it first."
         )

@@ -31,12 +31,14 @@ class TransferConfig:
 
     Attributes:
         keep_head: load the classification head too, to evaluate or continue a fine-tuned model.
+        averaged: take the averaged parameters of a run that kept them (Polyak averaging).
         source_grid: (height, width) in patches of the checkpoint's position table; None if square.
         fresh: patterns of parameters that start afresh although the checkpoint may have them.
         drop: patterns of arrays of the checkpoint that the model does without.
     """
 
     keep_head: bool = False
+    averaged: bool = True
     source_grid: tuple[int, int] | None = None
     fresh: tuple[str, ...] = ()
     drop: tuple[str, ...] = ()
@@ -55,6 +57,7 @@ def transfer_rules(
     source: Any,
     target: Any,
     *,
+    source_grid: Grid | None = None,
     target_grid: Grid | None = None,
     config: TransferConfig | None = None,
 ) -> tuple[Rule, ...]:
@@ -63,7 +66,9 @@ def transfer_rules(
     Args:
         source: the checkpoint's parameters, nested or flat, arrays or shapes.
         target: the model's in the same way.
-        target_grid: (height, width) of the model's position table in patches; None if square.
+        source_grid: (height, width) in patches of the checkpoint's position table, where the
+            checkpoint says so itself; ``config.source_grid`` goes before it; None if square.
+        target_grid: the same of the model's table.
         config: departures from the paper's rules.
 
     Raises:
@@ -71,12 +76,13 @@ def transfer_rules(
     """
     config = config or TransferConfig()
     sources, targets = flat_names(source), flat_names(target)
+    grids = (config.source_grid or source_grid, target_grid)
     return (
         *(Rule(pattern, "fresh") for pattern in config.fresh),
         *(Rule(pattern, "drop") for pattern in config.drop),
         _head_rule(targets, keep_head=config.keep_head),
         _pre_logits_rule(targets),
-        _position_rule(sources, targets, config=config, target_grid=target_grid),
+        _position_rule(sources, targets, grids=grids),
         Rule("cls|MAPHead_0/.*", "load", hint=_POOLING),
         Rule("Transformer/encoder.*", "load", hint=_VARIANT),
         Rule(".*", "load", hint=_PATCH),
@@ -103,8 +109,7 @@ def _position_rule(
     sources: dict[str, Any],
     targets: dict[str, Any],
     *,
-    config: TransferConfig,
-    target_grid: Grid | None,
+    grids: tuple[Grid | None, Grid | None],
 ) -> Rule:
     hint = "set model.position to the checkpoint's"
     pattern = re.escape(POSITION_TABLE)
@@ -117,10 +122,10 @@ def _position_rule(
     # A class token, not the name of the pooling, decides whether there is a row for it.
     old_class, new_class = "cls" in sources, "cls" in targets
     old_rows, new_rows = old[1] - old_class, new[1] - new_class
-    if config.source_grid is None and target_grid is None and old == new:
+    if grids == (None, None) and old == new:
         return load
-    old_grid = config.source_grid or infer_grid(old_rows, where="The checkpoint")
-    new_grid = target_grid or infer_grid(new_rows, where="The model")
+    old_grid = grids[0] or infer_grid(old_rows, where="The checkpoint")
+    new_grid = grids[1] or infer_grid(new_rows, where="The model")
     for who, rows, grid in (("checkpoint", old_rows, old_grid), ("model", new_rows, new_grid)):
         if rows != grid[0] * grid[1]:
             raise UserError(

@@ -1,0 +1,158 @@
+"""Converts between published weights (.npz) and checkpoint directories.
+
+    python -m vit_jax.convert B_16.npz checkpoint/            published weights -> our checkpoint
+    python -m vit_jax.convert checkpoint/ B_16.npz            and back
+    python -m vit_jax.convert old.npz new.npz --names=linen   from one published form to another
+
+SOURCE may be a run's working directory (its newest checkpoint is taken) or one of its checkpoints,
+and may name a subtree of an .npz file (siglip.npz:img). The form of a published file is recognised.
+The result can be given to `--config.init_from`. Nothing is ever overwritten.
+"""
+
+import os
+import re
+import sys
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import jax
+from absl import app, flags, logging
+
+from train_jax.checkpoint import save_once
+from train_jax.config import to_dict
+from train_jax.errors import UserError
+from train_jax.transfer import Plan, Rule, apply_plan, make_plan
+from vit_jax.init_from import Source, is_published, open_source
+from vit_jax.models import api
+from vit_jax.npz import refuse_existing
+from vit_jax.posemb import Grid
+from vit_jax.recognise import Recognised, recognise
+from vit_jax.weights import save_published
+
+_NAMES = flags.DEFINE_enum(
+    "names",
+    "original",
+    ["original", "linen"],
+    "Names inside the blocks of an .npz file to write: those of the original files, which every "
+    "reader knows, or those of today's Flax.",
+)
+_LAYERS = flags.DEFINE_enum(
+    "layers", "separate", ["separate", "stacked"], "Layers of an .npz file to write."
+)
+_GRID = flags.DEFINE_string(
+    "grid", None, "HEIGHTxWIDTH of the position table in patches, if it is not square."
+)
+_POSITION = flags.DEFINE_enum(
+    "position", None, ["sincos2d", "none"], "Position embedding, if no table is learned."
+)
+_AVERAGED = flags.DEFINE_bool(
+    "averaged", True, "Take the averaged parameters of a run that kept them."
+)
+
+
+def convert(
+    source: str | os.PathLike[str],
+    destination: str | os.PathLike[str],
+    *,
+    names: Literal["original", "linen"] = "original",
+    layers: Literal["separate", "stacked"] = "separate",
+    grid: Grid | None = None,
+    position: Literal["sincos2d", "none"] | None = None,
+    averaged: bool = True,
+) -> str:
+    """Converts one checkpoint.
+
+    Args:
+        source: a published file or a checkpoint directory.
+        destination: an .npz file or a directory to make; must not exist.
+        names: see :func:`vit_jax.weights.save_published`.
+        layers: the same.
+        grid: (height, width) of the position table, if it is not square.
+        position: the position embedding, if no table is learned.
+        averaged: take the averaged parameters of a run that kept them.
+
+    Returns:
+        A report: the model that was recognised, and every array.
+
+    Raises:
+        UserError: the source is not a Vision Transformer's, or the destination exists.
+    """
+    destination = os.fspath(destination)
+    refuse_existing(destination)
+    opened = open_source(source, averaged=averaged)
+    if not is_published(source) and not is_published(destination):
+        raise UserError(
+            f"{opened.path} and {destination} are both checkpoint directories; one of SOURCE and "
+            "DEST must end in .npz."
+        )
+    found = recognise(opened.shapes, grid=grid or opened.grid, position=position)
+    plan, params = _read(opened, found)
+    if is_published(destination):
+        save_published(destination, params, names=names, layers=layers)
+    else:
+        save_once(destination, {"params": params}, _meta(opened, found))
+    total = sum(leaf.size for leaf in jax.tree.leaves(params))
+    return (
+        f"{found.describe()}\n{plan.table()}\n{total:,} parameters: {opened.path} -> {destination}"
+    )
+
+
+def _read(source: Source, found: Recognised) -> tuple[Plan, Any]:
+    """All parameters in float32, checked by name and shape against the model's own."""
+    # Where no table fixes the size of the images, any size gives the same parameters.
+    stride = found.model.stem.stride if found.model.stem else 1
+    height, width = (patch * stride for patch in found.model.patch_size)
+    image_shape = found.image_shape or (height, width, 3)
+    target = jax.eval_shape(lambda key: api.init(found.model, key, image_shape), jax.random.key(0))
+    plan = make_plan(source.shapes, target, [Rule(".*", "load")])
+    place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    fresh = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), target
+    )
+    return plan, apply_plan(plan, source.read(source.shapes), fresh)
+
+
+def _meta(source: Source, found: Recognised) -> dict[str, Any]:
+    return {
+        "converted_from": source.path,
+        "variant": found.variant,
+        "model": to_dict(found.model),
+        "image_shape": found.image_shape,
+        "grid": found.grid,
+    }
+
+
+def _parse_grid(text: str | None) -> Grid | None:
+    if text is None:
+        return None
+    match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
+    if match is None:
+        raise UserError(f"--grid={text!r} is not written like 14x28 (height x width in patches).")
+    return int(match[1]), int(match[2])
+
+
+def main(argv: Sequence[str]) -> int:
+    """The command line; returns the exit code."""
+    logging.set_verbosity(logging.WARNING)
+    # Weights are only moved: an accelerator would have to be waited for, or may be in use.
+    jax.config.update("jax_platforms", "cpu")
+    try:
+        if len(argv) != 3:
+            raise UserError("Give SOURCE and DEST; see python -m vit_jax.convert --help.")
+        options: dict[str, Any] = {
+            "names": _NAMES.value,
+            "layers": _LAYERS.value,
+            "grid": _parse_grid(_GRID.value),
+            "position": _POSITION.value,
+            "averaged": _AVERAGED.value,
+        }
+        report = convert(argv[1], argv[2], **options)
+    except UserError as error:
+        sys.stderr.write(f"Error: {error}\n")
+        return 2
+    sys.stdout.write(f"{report}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,135 @@
+"""Starting a model from a checkpoint: a run of ours, or a published file."""
+
+import dataclasses
+import os
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+from absl import logging
+from jax.sharding import NamedSharding, PartitionSpec
+
+from train_jax.checkpoint import read_meta, read_params_shapes, restore_params
+from train_jax.sharding import flat_names
+from train_jax.transfer import Plan, apply_plan, draft_plan
+from vit_jax.models.config import ViTConfig
+from vit_jax.posemb import Grid
+from vit_jax.transfer import TransferConfig, transfer_rules
+from vit_jax.weights import open_published
+
+Shapes = Mapping[str, jax.ShapeDtypeStruct]
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A checkpoint of which only names and shapes are known yet.
+
+    Attributes:
+        path: where it is.
+        shapes: flat name -> shape and dtype.
+        grid: (height, width) in patches of its position table, where it says so itself.
+        read: shapes (with shardings, where they matter) of the arrays wanted -> the arrays.
+    """
+
+    path: str
+    shapes: dict[str, jax.ShapeDtypeStruct]
+    grid: Grid | None
+    read: Callable[[Shapes], Mapping[str, Any]]
+
+
+def is_published(path: str | os.PathLike[str]) -> bool:
+    """Whether a path is that of a published file, with or without the name of a subtree."""
+    return re.search(r"\.npz(:[\w/]+)?$", os.fspath(path)) is not None
+
+
+def open_source(path: str | os.PathLike[str], *, averaged: bool = True) -> Source:
+    """Looks at a checkpoint without reading its arrays.
+
+    Args:
+        path: a published file (``file.npz``, ``file.npz:subtree``), or a run's working directory or
+            any of its checkpoints.
+        averaged: take the averaged parameters of a run that kept them.
+
+    Raises:
+        UserError: it cannot be read, or is not a checkpoint.
+    """
+    path = os.fspath(path)
+    if is_published(path):
+        weights = open_published(path)
+        return Source(path, weights.shapes, None, lambda wanted: weights)
+    shapes = flat_names(read_params_shapes(path))
+
+    def read(wanted: Shapes) -> Mapping[str, Any]:
+        return flat_names(restore_params(path, nested(wanted), prefer_ema=averaged))
+
+    return Source(path, shapes, saved_grid(read_meta(path)), read)
+
+
+def transfer_params(
+    path: str | os.PathLike[str],
+    fresh: Any,
+    *,
+    model: ViTConfig,
+    image_shape: tuple[int, ...],
+    config: TransferConfig | None = None,
+) -> Any:
+    """The model's parameters, started from a checkpoint as fine-tuning does.
+
+    The whole plan is logged; see :func:`vit_jax.transfer.transfer_rules` for what it does.
+
+    Args:
+        path: as for :func:`open_source`.
+        fresh: the model's initial parameters, wherever they are placed.
+        model: the model.
+        image_shape: (..., height, width, channels) of its images.
+        config: departures from the paper's rules.
+
+    Returns:
+        Parameters like ``fresh``, float32, in the same places.
+
+    Raises:
+        UserError: the checkpoint cannot be read, or a name, shape or dtype is unexplained.
+    """
+    config = config or TransferConfig()
+    source = open_source(path, averaged=config.averaged)
+    target_grid = model.grid(image_shape)
+    rules = transfer_rules(
+        source.shapes, fresh, source_grid=source.grid, target_grid=target_grid, config=config
+    )
+    plan = draft_plan(source.shapes, fresh, rules)
+    logging.info("Starting from %s:\n%s", source.path, plan.table())
+    plan.check()
+    return apply_plan(plan, source.read(_wanted(plan, fresh)), fresh)
+
+
+def saved_grid(meta: Mapping[str, Any]) -> Grid | None:
+    """The position grid that a checkpoint's ``meta`` tells of."""
+    grid = meta.get("grid")
+    return (int(grid[0]), int(grid[1])) if grid else None
+
+
+def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """A flat dict of "a/b/c" names as nested dicts."""
+    tree: dict[str, Any] = {}
+    for name, leaf in flat.items():
+        *parents, last = name.split("/")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[last] = leaf
+    return tree
+
+
+def _wanted(plan: Plan, fresh: Any) -> Shapes:
+    """What must be read, and to where: straight to its place, or as a whole if it is resized."""
+    leaves, wanted = flat_names(fresh), {}
+    for entry in plan.entries:
+        if entry.name in plan.needed and entry.source is not None:
+            sharding = getattr(leaves[entry.name], "sharding", None)
+            if entry.status == "resized" and isinstance(sharding, NamedSharding):
+                sharding = NamedSharding(sharding.mesh, PartitionSpec())
+            wanted[entry.name] = jax.ShapeDtypeStruct(
+                entry.source.shape, entry.source.dtype, sharding=sharding
+            )
+    return wanted
