@@ -135,7 +135,7 @@ class Checkpoints:
             raise UserError(
                 f"{self.directory} holds no checkpoint of step {step}; it has {self.steps()}."
             )
-        stored.require_files(directory)
+        stored.require_files(directory, contents=True)
         meta = read_meta(directory)
         return _restore(directory, abstract_state, whole=True), meta
 
@@ -281,7 +281,7 @@ def restore_params(path: PathLike, abstract_params: T, *, prefer_ema: bool = Fal
     directory = find(path)
     averaged = False
     if prefer_ema:
-        stored.require_files(directory)
+        stored.require_files(directory, contents=False)
         averaged = bool(stored.read_shapes(directory).get("ema"))
     part = "ema" if averaged else "params"
     return restore_parts(directory, {part: abstract_params})[part]
@@ -293,7 +293,7 @@ def restore_parts(path: PathLike, abstract: dict[str, Any]) -> dict[str, Any]:
     Arguments and errors are those of `restore_params`.
     """
     directory = find(path)
-    stored.require_files(directory)
+    stored.require_files(directory, contents=False)
     read_meta(directory)
     saved = stored.read_shapes(directory)
     for part in abstract:

@@ -21,8 +21,6 @@ from train_jax.errors import UserError
 PREEMPTED_EXIT_CODE = 75
 """A run that was told to stop, saved its state and wants to be started again (EX_TEMPFAIL)."""
 
-_HEARTBEAT_S = 100
-
 
 def initialize(
     coordinator: str | None = None,
@@ -30,14 +28,14 @@ def initialize(
     num_processes: int | None = None,
     process_id: int | None = None,
     timeout_s: int = 300,
-    heartbeat_s: int = _HEARTBEAT_S,
+    heartbeat_s: int = 100,
     environ: Mapping[str, str] | None = None,
 ) -> None:
     """Joins the processes of a run; call it once, before the first use of a device.
 
-    With a coordinator the three values say everything. Without one, a Cloud TPU slice of several
-    hosts is recognised by its environment and finds its own values. Otherwise the run is one
-    process and nothing is done.
+    With a coordinator the three values say everything. Without one, a Cloud TPU is recognised by
+    its environment and its hosts find each other. Otherwise the run is one process and nothing is
+    done.
 
     Args:
       coordinator: "host:port" of process 0.
@@ -53,7 +51,7 @@ def initialize(
     environ = os.environ if environ is None else environ
     given = (coordinator, num_processes, process_id)
     if all(value is None for value in given):
-        if not _on_several_tpu_hosts(environ):
+        if not _on_cloud_tpu(environ):
             return
     elif any(value is None for value in given):
         raise UserError(
@@ -167,8 +165,22 @@ def _check(coordinator: str | None, num_processes: int | None, process_id: int |
         )
 
 
-def _on_several_tpu_hosts(environ: Mapping[str, str]) -> bool:
-    """Cloud TPU VMs list the workers of their slice; GKE does the same; a slice may be several."""
-    workers = [name for name in environ.get("TPU_WORKER_HOSTNAMES", "").split(",") if name]
+def _on_cloud_tpu(environ: Mapping[str, str]) -> bool:
+    """Whether JAX can find the other processes by itself, as it can on Cloud TPU.
+
+    GKE names the workers in the environment, a plain TPU VM has to ask its metadata server. JAX
+    marks the environment of a machine with TPUs when it is imported. A notebook's TPU has neither
+    others nor such a server.
+    """
+    if _platforms() == "cpu":
+        return False
     slices = environ.get("MEGASCALE_NUM_SLICES", "1")
-    return len(workers) > 1 or (slices.isdigit() and int(slices) > 1)
+    if slices.isdigit() and int(slices) > 1:
+        return True
+    if workers := environ.get("TPU_WORKER_HOSTNAMES"):
+        return len(workers.split(",")) > 1
+    return environ.get("TPU_ML_PLATFORM") == "JAX" and "TPU_SKIP_MDS_QUERY" not in environ
+
+
+def _platforms() -> str | None:
+    return jax.config.jax_platforms  # pyright: ignore[reportAttributeAccessIssue]

@@ -2,7 +2,7 @@
 
     checkpoints/1000/state/...       the arrays, written by Orbax
     checkpoints/1000/meta/metadata   a JSON object: format version, step, config, ...
-    checkpoints/1000/files.json      size of every file, written when they are complete
+    checkpoints/1000/files.json      size and CRC of every file, written when they are complete
 
 Everything here reads; `train_jax.checkpoint` writes. Paths go through `etils.epath`, so that
 gs:// buckets work like local directories.
@@ -15,6 +15,7 @@ import json
 import logging as std_logging
 import os
 import re
+import zlib
 from types import ModuleType
 from typing import Any, NoReturn
 
@@ -74,7 +75,7 @@ def complete_steps(directory: epath.Path) -> list[int]:
     if not directory.is_dir():
         return []
     found = [child for child in directory.iterdir() if child.name.isdigit() and child.is_dir()]
-    if "://" in str(directory):
+    if _is_remote(directory):
         found = [child for child in found if (child / "commit_success.txt").exists()]
     return sorted(int(child.name) for child in found)
 
@@ -126,7 +127,7 @@ def read_params_shapes(path: PathLike, *, part: str = "params") -> Any:
       UserError: no checkpoint, not one of ours, damaged, or without this part.
     """
     directory = find(path)
-    require_files(directory)
+    require_files(directory, contents=False)
     read_meta(directory)
     return part_of(read_shapes(directory), part, directory)
 
@@ -158,27 +159,35 @@ def part_of(tree: dict[str, Any], part: str, directory: epath.Path) -> Any:
 
 
 def write_inventory(directory: epath.Path) -> None:
-    """Notes the size of every file; a reader then knows at once that one is missing or cut."""
-    sizes = {
-        f"{item.name}/{name}": size
+    """Notes size and CRC-32 of every file of the items.
+
+    A reader then knows at once what is missing, cut or changed. Buckets check contents by
+    themselves, so there only the sizes are noted rather than reading everything back.
+    """
+    entries = {
+        f"{item.name}/{name}": [file.stat().length, None if _is_remote(file) else _crc(file)]
         for item in directory.iterdir()
         if item.is_dir()  # the files beside the items are Orbax's, and still change
-        for name, size in _sizes(item).items()
+        for name, file in _files(item).items()
     }
-    (directory / _INVENTORY).write_text(json.dumps(sizes, indent=1, sort_keys=True))
+    (directory / _INVENTORY).write_text(json.dumps(entries, indent=1, sort_keys=True))
 
 
-def require_files(directory: epath.Path) -> None:
-    """Checks that every file is there in its full length; all processes get the same answer.
+def require_files(directory: epath.Path, *, contents: bool) -> None:
+    """Checks that every file is as it was written; all processes get the same answer.
 
     Without an inventory a fault is only found on reading, if at all.
+
+    Args:
+      directory: of one checkpoint.
+      contents: also reads the files, which somebody who needs a small part would not want.
 
     Raises:
       DamagedCheckpoint: it names the file.
     """
-    fault = _missing_file(directory) if hosts.is_main() else None
+    fault = _faulty_file(directory, contents=contents) if hosts.is_main() else None
     if not hosts.all_agree(fault is None):
-        raise_damaged(directory, OSError(fault or "process 0 found a file missing or cut"))
+        raise_damaged(directory, OSError(fault or "process 0 found a file missing or changed"))
 
 
 def raise_damaged(directory: epath.Path, error: BaseException) -> NoReturn:
@@ -224,29 +233,45 @@ def _is_no_commentary(record: std_logging.LogRecord) -> bool:
     return not inside or record.levelno >= std_logging.WARNING
 
 
-def _missing_file(directory: epath.Path) -> str | None:
+def _faulty_file(directory: epath.Path, *, contents: bool) -> str | None:
     inventory = directory / _INVENTORY
     if not inventory.exists():
         return None
     try:
         wanted = json.loads(inventory.read_text())
-        found = _sizes(directory)
-    except (OSError, ValueError) as error:
+        found = _files(directory)
+        for name, (size, crc) in wanted.items():
+            if name not in found:
+                return f"{name} is missing"
+            length = found[name].stat().length
+            if length != size:
+                return f"{name} has {length} bytes instead of {size}"
+            if contents and crc is not None and _crc(found[name]) != crc:
+                return f"{name} is not as it was written"
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         return f"{_INVENTORY}: {brief(error)}"
-    for name, size in wanted.items():
-        if name not in found:
-            return f"{name} is missing"
-        if found[name] != size:
-            return f"{name} has {found[name]} bytes instead of {size}"
     return None
 
 
-def _sizes(directory: epath.Path) -> dict[str, int]:
-    """Path below `directory` -> bytes, of all files."""
-    sizes: dict[str, int] = {}
-    for child in sorted(directory.iterdir(), key=lambda path: path.name):
+def _files(directory: epath.Path) -> dict[str, epath.Path]:
+    """Path below `directory` -> path, of all files."""
+    files: dict[str, epath.Path] = {}
+    for child in directory.iterdir():
         if child.is_dir():
-            sizes |= {f"{child.name}/{name}": size for name, size in _sizes(child).items()}
+            files |= {f"{child.name}/{name}": file for name, file in _files(child).items()}
         else:
-            sizes[child.name] = child.stat().length
-    return sizes
+            files[child.name] = child
+    return files
+
+
+def _crc(path: epath.Path) -> int:
+    """CRC-32 of a file, read in pieces."""
+    crc = 0
+    with path.open("rb") as file:
+        while piece := file.read(1 << 22):
+            crc = zlib.crc32(piece, crc)
+    return crc
+
+
+def _is_remote(path: epath.Path) -> bool:
+    return "://" in str(path)

@@ -205,8 +205,8 @@ def cut(path, length):
     path.write_bytes(path.read_bytes()[:length])
 
 
-@pytest.mark.parametrize("fault", ["missing", "empty", "half", "one byte short"])
-def test_every_missing_or_cut_file_is_found_and_named(tmp_path, fault):
+@pytest.mark.parametrize("fault", ["missing", "empty", "half", "one byte short", "one bit flipped"])
+def test_every_missing_cut_or_changed_file_is_found_and_named(tmp_path, fault):
     save(tmp_path / "good", 1)
     for path in files_of(tmp_path / "good" / "1"):
         name = path.relative_to(tmp_path / "good")
@@ -217,6 +217,10 @@ def test_every_missing_or_cut_file_is_found_and_named(tmp_path, fault):
         size = path.stat().st_size
         if fault == "missing":
             (torn / name).unlink()
+        elif fault == "one bit flipped":
+            content = bytearray(path.read_bytes())
+            content[size // 2] ^= 16
+            (torn / name).write_bytes(content)
         else:
             cut(torn / name, {"empty": 0, "half": size // 2, "one byte short": size - 1}[fault])
         with pytest.raises(DamagedCheckpoint) as error:
@@ -323,11 +327,11 @@ def test_a_state_of_another_model_is_refused(tmp_path, change, fault):
     assert "init_from" in str(error.value)
 
 
-def test_a_newer_format_is_refused_and_not_passed_over(tmp_path):
-    save(tmp_path, 1, 2)
-    metadata = tmp_path / "2" / "meta" / "metadata"
-    text = metadata.read_text()
-    metadata.write_text(text.replace('"format_version": 1', '"format_version": 9'))
+def test_a_newer_format_is_refused_and_not_passed_over(tmp_path, monkeypatch):
+    save(tmp_path, 1)
+    with monkeypatch.context() as future:
+        future.setattr(checkpoint, "FORMAT_VERSION", 9)
+        save(tmp_path, 2)
     for read in (
         lambda: Checkpoints(tmp_path).restore_latest(abstract(make_state())),
         lambda: checkpoint.read_meta(tmp_path),

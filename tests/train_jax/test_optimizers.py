@@ -185,6 +185,26 @@ def test_the_optimiser_is_built_from_shapes_alone():
 
 
 @pytest.mark.parametrize(
+    "config",
+    [
+        optimizers.Sgd(accumulator_dtype="bfloat16", clip_norm=1.0),
+        optimizers.Adam(first_moment_dtype="bfloat16", weight_decay=0.1),
+    ],
+    ids=["sgd", "adam"],
+)
+def test_moments_can_be_told_from_counters(config):
+    """So that they are laid out over the devices like their parameters."""
+    params = as_float32(make_params())
+    optimizer = optimizers.make_optimizer(config, schedule, params)
+    marked = optax.tree_map_params(
+        optimizer, lambda _: "moment", optimizer.init(params), transform_non_params=lambda _: "?"
+    )
+    leaves = jax.tree.leaves(marked)
+    assert leaves.count("moment") == (3 if config.name == "sgd" else 6)
+    assert leaves.count("?") == (1 if config.name == "sgd" else 2)
+
+
+@pytest.mark.parametrize(
     ("pattern", "fault"), [("kernel", "matches no parameter"), ("(", "not a regular expression")]
 )
 def test_a_decay_pattern_must_select_something(pattern, fault):

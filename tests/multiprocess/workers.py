@@ -1,0 +1,176 @@
+"""What the processes of a multi-process test do: one function each, started by `launch.py`.
+
+workers.py ADDRESS NUM_PROCESSES PROCESS_ID RESULT_FILE FUNCTION JSON_ARGUMENTS
+"""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import NamedSharding, PartitionSpec
+
+from train_jax import hosts
+from train_jax.checkpoint import Checkpoints
+from train_jax.errors import UserError
+
+
+def mesh_of_all() -> jax.sharding.Mesh:
+    return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+
+
+def split() -> NamedSharding:
+    return NamedSharding(mesh_of_all(), PartitionSpec("data"))
+
+
+def make_state() -> dict[str, Any]:
+    """One array split over all devices, one on each of them."""
+    values = np.arange(16 * 3, dtype=np.float32).reshape(16, 3) ** 1.5
+    whole = NamedSharding(mesh_of_all(), PartitionSpec())
+    return {
+        "params": {
+            "split": jax.make_array_from_callback(values.shape, split(), lambda i: values[i]),
+            "whole": jax.make_array_from_callback((3,), whole, lambda i: values[5][i]),
+        }
+    }
+
+
+def abstract(state: Any) -> Any:
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
+    )
+
+
+def is_our_state(state: Any) -> bool:
+    same = jax.tree.map(
+        lambda got, want: bool(
+            multihost_utils.process_allgather(jnp.array_equal(got, want), tiled=True).all()
+        ),
+        state,
+        make_state(),
+    )
+    return all(jax.tree.leaves(same))
+
+
+def who_am_i() -> dict[str, Any]:
+    hosts.barrier("all here")
+    return {
+        "process": jax.process_index(),
+        "processes": jax.process_count(),
+        "devices": jax.device_count(),
+        "main": hosts.is_main(),
+        "all agree": hosts.all_agree(True),
+        "one does not": hosts.all_agree(jax.process_index() == 0),
+    }
+
+
+def step_until_told(seconds: float) -> dict[str, Any]:
+    """Steps of unequal length, so that the processes are not at the same step by themselves."""
+    with hosts.StopNotice() as notice:
+        until = time.monotonic() + seconds
+        step = 0
+        while time.monotonic() < until:
+            step += 1
+            time.sleep(0.01 * (1 + jax.process_index()))
+            if notice.should_stop(step):
+                assert notice.should_stop(step + 1), "once told, it stays told"
+                return {"stopped": step}
+            if step == 3:
+                print("stepping", flush=True)
+    return {"stopped": None}
+
+
+def save_when_told(directory: str) -> dict[str, Any]:
+    """A run in small: on notice all save the same step and ask to be restarted."""
+    with hosts.StopNotice() as notice, Checkpoints(directory) as checkpoints:
+        state = make_state()
+        for step in range(1, 10_000):
+            time.sleep(0.01)
+            if step == 3:
+                print("stepping", flush=True)
+            if notice.should_stop(step):
+                checkpoints.save(step, state, {"seed": 0})
+                checkpoints.wait()
+                Path(sys.argv[4]).write_text(json.dumps({"saved": step}))
+                sys.exit(hosts.PREEMPTED_EXIT_CODE)
+    raise AssertionError("nobody told us")
+
+
+def save(directory: str, steps: list[int]) -> None:
+    with Checkpoints(directory, keep_last=None) as checkpoints:
+        for step in steps:
+            checkpoints.save(step, make_state(), {"seed": 0})
+
+
+def restore(directory: str) -> dict[str, Any]:
+    with Checkpoints(directory, keep_last=None) as checkpoints:
+        found = checkpoints.restore_latest(abstract(make_state()))
+        assert found is not None
+        state, meta = found
+        # A later save sets aside what was damaged, once.
+        checkpoints.save(meta["step"] + 5, state, {"seed": 0})
+        checkpoints.wait()
+        return {
+            "step": meta["step"],
+            "ours": is_our_state(state),
+            "now": checkpoints.steps(),
+        }
+
+
+def restore_what_one_cannot_read(directory: str) -> dict[str, Any]:
+    """Only process 1 meets the fault; none may go on alone."""
+    from train_jax import stored
+
+    if jax.process_index() == 1:
+
+        def fails(*_: Any, **__: Any) -> None:
+            raise ValueError("DATA_LOSS: seen by one process only")
+
+        stored.orbax().PyTreeCheckpointHandler.restore = fails
+    try:
+        Checkpoints(directory).restore_latest(abstract(make_state()))
+    except UserError as error:
+        return {"error": str(error)}
+    return {"error": None}
+
+
+def place_a_batch(batch_size: int) -> dict[str, Any]:
+    from train_jax.data import placement
+
+    sharding = split()
+    rows = placement.local_rows(sharding, batch_size)
+    batch = placement.to_device(
+        {"image": (rows[:, None] * 10 + np.arange(2)).astype(np.int32)}, sharding, batch_size
+    )
+    whole = multihost_utils.process_allgather(batch["image"], tiled=True)
+    total = jax.jit(lambda x: x.sum())(batch["image"])
+    return {"rows": rows.tolist(), "whole": whole.tolist(), "total": int(total)}
+
+
+def die_or_wait(seconds: float) -> None:
+    print("alive", flush=True)
+    time.sleep(seconds)
+
+
+def main() -> None:
+    address, num_processes, process_id, result, function, args = sys.argv[1:]
+    if int(num_processes) > 1:
+        hosts.initialize(
+            address,
+            num_processes=int(num_processes),
+            process_id=int(process_id),
+            timeout_s=60,
+            heartbeat_s=int(os.environ.get("HEARTBEAT_S", "60")),
+        )
+    value = globals()[function](*json.loads(args))
+    Path(result).write_text(json.dumps(value))
+
+
+if __name__ == "__main__":
+    main()
