@@ -75,7 +75,8 @@ def to_device(
         if len(local) != len(rows):
             raise ValueError(f"'{name}' has {len(local)} rows, this process holds {len(rows)}.")
 
-        def part(index: tuple[slice, ...]) -> np.ndarray:
+        def part(index: tuple[slice, ...] | None) -> np.ndarray:
+            assert index is not None  # only devices of this process are asked for
             first, last, _ = index[0].indices(batch_size)
             # A device's rows are contiguous in the global batch, hence also among our sorted ones.
             begin = int(np.searchsorted(rows, first))
