@@ -27,7 +27,7 @@ from vit_jax.models import api
 from vit_jax.npz import refuse_existing
 from vit_jax.posemb import Grid
 from vit_jax.recognise import Recognised, recognise
-from vit_jax.weights import save_published
+from vit_jax.weights import POSITION_TABLE, save_published
 
 _NAMES = flags.DEFINE_enum(
     "names",
@@ -85,6 +85,8 @@ def convert(
             f"{opened.path} and {destination} are both checkpoint directories; one of SOURCE and "
             "DEST must end in .npz."
         )
+    if position is None and POSITION_TABLE not in opened.shapes:
+        position = opened.about.get("model", {}).get("position")
     found = recognise(opened.shapes, grid=grid or opened.grid, position=position)
     plan, params = _read(opened, found)
     if is_published(destination):

@@ -28,14 +28,20 @@ class Source:
     Attributes:
         path: where it is.
         shapes: flat name -> shape and dtype.
-        grid: (height, width) in patches of its position table, where it says so itself.
+        about: what it says of itself; nothing for a published file.
         read: shapes (with shardings, where they matter) of the arrays wanted -> the arrays.
     """
 
     path: str
     shapes: dict[str, jax.ShapeDtypeStruct]
-    grid: Grid | None
+    about: Mapping[str, Any]
     read: Callable[[Shapes], Mapping[str, Any]]
+
+    @property
+    def grid(self) -> Grid | None:
+        """(height, width) in patches of its position table, where it says so itself."""
+        grid = self.about.get("grid")
+        return (int(grid[0]), int(grid[1])) if grid else None
 
 
 def is_published(path: str | os.PathLike[str]) -> bool:
@@ -57,13 +63,13 @@ def open_source(path: str | os.PathLike[str], *, averaged: bool = True) -> Sourc
     path = os.fspath(path)
     if is_published(path):
         weights = open_published(path)
-        return Source(path, weights.shapes, None, lambda wanted: weights)
+        return Source(path, weights.shapes, {}, lambda wanted: weights)
     shapes = flat_names(read_params_shapes(path))
 
     def read(wanted: Shapes) -> Mapping[str, Any]:
         return flat_names(restore_params(path, nested(wanted), prefer_ema=averaged))
 
-    return Source(path, shapes, saved_grid(read_meta(path)), read)
+    return Source(path, shapes, read_meta(path), read)
 
 
 def transfer_params(
@@ -101,12 +107,6 @@ def transfer_params(
     logging.info("Starting from %s:\n%s", source.path, plan.table())
     plan.check()
     return apply_plan(plan, source.read(_wanted(plan, fresh)), fresh)
-
-
-def saved_grid(meta: Mapping[str, Any]) -> Grid | None:
-    """The position grid that a checkpoint's ``meta`` tells of."""
-    grid = meta.get("grid")
-    return (int(grid[0]), int(grid[1])) if grid else None
 
 
 def nested(flat: Mapping[str, Any]) -> dict[str, Any]:

@@ -89,9 +89,14 @@ def write_npz(path: str | os.PathLike[str], arrays: Iterable[tuple[str, np.ndarr
 
 
 def refuse_existing(path: str | os.PathLike[str]) -> None:
-    """Raises a UserError if there is something at ``path`` already, but for an empty directory."""
+    """Raises a UserError if anything but an empty directory is at ``path``, or nobody can tell."""
     there = epath.Path(path)
-    if there.exists() and not (there.is_dir() and not any(there.iterdir())):
+    try:
+        taken = there.exists() and not (there.is_dir() and not any(there.iterdir()))
+    except (OSError, ImportError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{os.fspath(path)} cannot be reached: {reason}.") from error
+    if taken:
         raise UserError(
             f"{os.fspath(path)} exists already; nothing is overwritten, remove it first."
         )

@@ -72,10 +72,18 @@ def transfer_rules(
         config: departures from the paper's rules.
 
     Raises:
-        UserError: a grid that is needed cannot be inferred, or does not fit its table.
+        UserError: a grid that is needed cannot be inferred, or does not fit its table; or a pattern
+            of ``config`` matches nothing.
     """
     config = config or TransferConfig()
     sources, targets = flat_names(source), flat_names(target)
+    for key, patterns in (("fresh", config.fresh), ("drop", config.drop)):
+        for pattern in patterns:
+            if not any(re.fullmatch(pattern, name) for name in (*sources, *targets)):
+                raise UserError(
+                    f"transfer.{key}: {pattern!r} matches no whole name of the checkpoint or the "
+                    "model; correct it or take it out."
+                )
     grids = (config.source_grid or source_grid, target_grid)
     return (
         *(Rule(pattern, "fresh") for pattern in config.fresh),

@@ -128,6 +128,10 @@ def test_what_shapes_do_not_tell_must_be_given(data_dir, tmp_path):
         convert(tmp_path / "fixed.npz", tmp_path / "fixed")
     convert(tmp_path / "fixed.npz", tmp_path / "fixed", position="sincos2d")
     assert read_meta(tmp_path / "fixed")["model"]["position"] == "sincos2d"
+    # A checkpoint tells of its positions, too.
+    convert(tmp_path / "fixed", tmp_path / "fixed_again.npz")
+    with pytest.raises(UserError, match="position='none' is wrong"):
+        convert(tmp_path / "wide", tmp_path / "none.npz", position="none")
 
 
 def test_an_array_too_many_or_too_few_is_an_error(data_dir, tmp_path):

@@ -15,6 +15,7 @@ from train_jax.checkpoint import save_once
 from train_jax.errors import UserError
 from train_jax.sharding import flat_names
 from train_jax.transfer import make_plan
+from vit_jax.convert import convert
 from vit_jax.init_from import nested, transfer_params
 from vit_jax.models import api
 from vit_jax.models.config import ViTConfig
@@ -186,6 +187,10 @@ class TestWhatDoesNotFit:
         assert plan.names("resized") == (POSITION_TABLE,)
         assert self.plan(TINY, TINY).names("resized") == ()
 
+    def test_a_pattern_must_match_something(self):
+        with pytest.raises(UserError, match=r"transfer.drop: 'cl' matches no whole name"):
+            self.plan(TINY, dataclasses.replace(TINY, pool="gap"), drop=("cl",))
+
     def test_a_pattern_must_be_one(self):
         with pytest.raises(UserError, match=r"'\(' is not a regular expression"):
             TransferConfig(drop=("(",))
@@ -206,6 +211,10 @@ def test_a_grid_that_is_not_square_must_be_given(tmp_path):
     )
     table = load_published(tmp_path / "wide.npz")[POSITION_TABLE]
     resized = params["Transformer"]["posembed_input"]["pos_embedding"]
+    # A checkpoint of ours says what its grid was.
+    convert(tmp_path / "wide.npz", tmp_path / "wide", grid=(4, 8))
+    told = transfer_params(tmp_path / "wide", start, model=TINY, image_shape=wide)
+    jax.tree.map(np.testing.assert_array_equal, told, params)
     assert resized.shape == (1, 37, 24)
     np.testing.assert_array_equal(resized[:, [0, 1, 9, 28, 36]], table[:, [0, 1, 8, 25, 32]])
 

@@ -308,6 +308,12 @@ def test_foreign_parameters_are_not_written(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_place_that_cannot_be_written(data_dir, tmp_path):
+    params = load_published(data_dir / "vit" / "tiny_token.npz")
+    with pytest.raises(UserError, match=r"file\.npz cannot be written: No such file or directory"):
+        save_published(tmp_path / "none" / "file.npz", params)
+
+
 def test_an_interrupted_write_leaves_nothing(tmp_path):
     def arrays():
         yield "a", np.zeros(3, np.float32)
