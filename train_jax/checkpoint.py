@@ -2,7 +2,7 @@
 
 A run's checkpoints lie in one directory, each in a directory named by its step that holds two
 items: `state`, the arrays, and `meta`, a JSON object that says what they are. `train_jax.stored`
-knows the details of what lies there.
+knows the details of what lies there, `train_jax.restore` reads it.
 """
 
 import contextlib
@@ -10,12 +10,12 @@ import uuid
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
-import jax
 from absl import logging
 from etils import epath
 
 from train_jax import hosts, stored
 from train_jax.errors import UserError
+from train_jax.restore import read_arrays, restore_params, restore_parts
 from train_jax.stored import (
     FORMAT_VERSION,
     DamagedCheckpoint,
@@ -62,7 +62,7 @@ class Checkpoints:
             raise UserError(f"keep_last is {keep_last}; keep at least one checkpoint.")
         if keep_every is not None and keep_every < 1:
             raise UserError(f"keep_every is {keep_every}; give a number of steps, or None.")
-        self.directory = epath.Path(directory)
+        self.directory = stored.as_path(directory)
         self._keep_last = keep_last
         self._keep_every = keep_every
         self._manager: Any = None
@@ -137,7 +137,7 @@ class Checkpoints:
             )
         stored.require_files(directory, contents=True)
         meta = read_meta(directory)
-        return _restore(directory, abstract_state, whole=True), meta
+        return read_arrays(directory, abstract_state, whole=True), meta
 
     def restore_latest(self, abstract_state: T) -> tuple[T, dict[str, Any]] | None:
         """Reads the newest checkpoint that can be read; None if the run has none.
@@ -249,118 +249,17 @@ def require_writable(path: PathLike) -> None:
     Raises:
       UserError: it cannot be created or written.
     """
-    directory = epath.Path(path)
+    directory = stored.as_path(path)
     probe = directory / f".write_test_{uuid.uuid4().hex}"
     try:
         directory.mkdir(parents=True, exist_ok=True)
         probe.write_text("")
         probe.unlink()
-    except (OSError, ImportError) as error:
+    except OSError as error:
         raise UserError(
             f"{path} cannot be written ({stored.brief(error)}); choose another directory or mend "
             "its permissions."
         ) from error
-
-
-def restore_params(path: PathLike, abstract_params: T, *, prefer_ema: bool = False) -> T:
-    """Reads parameters from somebody's run, and nothing else of it.
-
-    Args:
-      path: a run's working directory, its `checkpoints` directory, or one step's.
-      abstract_params: tree of `jax.ShapeDtypeStruct`s, of all parameters or some; their
-        shardings say where the arrays go, their dtypes what they become.
-      prefer_ema: take the run's averaged parameters, if it kept them.
-
-    Returns:
-      Arrays in the structure of `abstract_params`.
-
-    Raises:
-      UserError: no checkpoint, not one of ours, damaged, or it lacks a parameter or has it in
-        another shape.
-    """
-    directory = find(path)
-    averaged = False
-    if prefer_ema:
-        stored.require_files(directory, contents=False)
-        averaged = bool(stored.read_shapes(directory).get("ema"))
-    part = "ema" if averaged else "params"
-    return restore_parts(directory, {part: abstract_params})[part]
-
-
-def restore_parts(path: PathLike, abstract: dict[str, Any]) -> dict[str, Any]:
-    """Reads some parts of a saved state, such as `{"params": ..., "model_state": ...}`.
-
-    Arguments and errors are those of `restore_params`.
-    """
-    directory = find(path)
-    stored.require_files(directory, contents=False)
-    read_meta(directory)
-    saved = stored.read_shapes(directory)
-    for part in abstract:
-        stored.part_of(saved, part, directory)
-    return _restore(directory, abstract, whole=False)
-
-
-def _restore(directory: epath.Path, abstract: Any, *, whole: bool) -> Any:
-    """Reads arrays; all processes succeed, or all raise."""
-    saved = _named_leaves(stored.read_shapes(directory))
-    _require_fit(saved, _named_leaves(abstract), directory, whole=whole)
-    ocp = stored.orbax()
-    placed = jax.tree.map(_with_sharding, abstract)
-    args = ocp.args.PyTreeRestore(
-        placed,
-        restore_args=ocp.checkpoint_utils.construct_restore_args(placed),
-        partial_restore=not whole,
-    )
-    state, fault = None, None
-    try:
-        # The handler and not the manager: the manager waits for the other processes after it has
-        # read, and would wait long for one that could not.
-        state = ocp.PyTreeCheckpointHandler().restore(directory / "state", args=args)
-        jax.block_until_ready(state)
-    except Exception as error:  # Orbax raises plain Exception for bytes it cannot read
-        fault = error
-    if not hosts.all_agree(fault is None):
-        fault = fault or OSError("another process could not read its part")
-        stored.raise_damaged(directory, fault)
-    return state
-
-
-def _with_sharding(leaf: Any) -> jax.ShapeDtypeStruct:
-    sharding = getattr(leaf, "sharding", None)
-    if sharding is None:
-        sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
-
-
-def _named_leaves(tree: Any) -> dict[str, Any]:
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
-
-
-def _require_fit(
-    saved: dict[str, Any], wanted: dict[str, Any], directory: epath.Path, *, whole: bool
-) -> None:
-    """A whole state must agree in names, shapes and dtypes; a part may change its dtypes."""
-    faults = [f"{name} is missing there" for name in wanted if name not in saved]
-    if whole:
-        faults += [f"{name} is not known here" for name in saved if name not in wanted]
-    for name in wanted.keys() & saved.keys():
-        there, here = saved[name], wanted[name]
-        if tuple(there.shape) != tuple(here.shape) or (whole and there.dtype != here.dtype):
-            faults.append(f"{name} is {_describe(there)} there and {_describe(here)} here")
-    if not faults:
-        return
-    shown = "; ".join(sorted(faults)[:4])
-    more = f"; and {len(faults) - 4} more" if len(faults) > 4 else ""
-    remedy = "give the config of the model that wrote it"
-    if whole:
-        remedy = "resume with the config that wrote it, or start a new run from it with init_from"
-    raise UserError(f"{directory} does not fit this model: {shown}{more}; {remedy}.")
-
-
-def _describe(leaf: Any) -> str:
-    return f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]"
 
 
 @contextlib.contextmanager
@@ -368,7 +267,7 @@ def _naming(action: str, path: epath.Path) -> Iterator[None]:
     """Turns a fault of the storage into one sentence; the cause stays attached."""
     try:
         yield
-    except (OSError, ValueError, TimeoutError, ImportError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(
             f"{action} in {path} failed ({stored.brief(error)}); checkpoints that were complete "
             "before are intact, so mend the storage (space, permissions, network) and start again."

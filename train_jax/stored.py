@@ -11,6 +11,7 @@ Orbax is imported on first use: it takes a second or two, which a run spends bet
 its first step.
 """
 
+import importlib.util
 import json
 import logging as std_logging
 import os
@@ -38,6 +39,14 @@ class DamagedCheckpoint(UserError):
     """A checkpoint that cannot be read to its end."""
 
 
+def as_path(path: PathLike) -> epath.Path:
+    """A local path or one in a bucket; a UserError if what reads buckets is not installed."""
+    readers = ("gcsfs", "tensorflow")
+    if str(path).startswith("gs://") and not any(map(importlib.util.find_spec, readers)):
+        raise UserError(f"{path} is in a bucket, which needs gcsfs; run `pip install gcsfs`.")
+    return epath.Path(path)
+
+
 def find(path: PathLike) -> epath.Path:
     """The directory of one checkpoint, from any of the paths people have at hand.
 
@@ -48,7 +57,7 @@ def find(path: PathLike) -> epath.Path:
     Raises:
       UserError: there is no checkpoint.
     """
-    root = epath.Path(path)
+    root = as_path(path)
     if root.is_file():
         raise UserError(
             f"{path} is a file, not a checkpoint directory; give a run's working directory."

@@ -42,20 +42,22 @@ def test_preempted_processes_save_one_step_that_a_single_process_resumes(tmp_pat
     assert [process.code for process in finished] == [hosts.PREEMPTED_EXIT_CODE] * 2, finished
     saved = finished[0].result["saved"]
     assert finished[1].result["saved"] == saved
-    (alone,) = launch.run("restore", directory, into=tmp_path / "one", num_processes=1, devices=1)
+    (alone,) = launch.run(
+        "restore", directory, into=tmp_path / "restore", num_processes=1, devices=1
+    )
     assert alone == {"step": saved, "ours": True, "now": [saved, saved + 5]}
 
 
 def test_a_checkpoint_of_one_process_is_restored_by_two(tmp_path):
     directory = str(tmp_path / "checkpoints")
-    launch.run("save", directory, [1, 2], into=tmp_path / "one", num_processes=1)
-    results = launch.run("restore", directory, into=tmp_path / "two")
+    launch.run("save", directory, [1, 2], into=tmp_path / "save", num_processes=1)
+    results = launch.run("restore", directory, into=tmp_path / "restore")
     assert results == [{"step": 2, "ours": True, "now": [1, 2, 7]}] * 2
 
 
 def test_two_processes_pass_over_the_same_damaged_checkpoint(tmp_path):
     directory = tmp_path / "checkpoints"
-    launch.run("save", str(directory), [1, 2], into=tmp_path / "save")
+    launch.run("save", str(directory), [1, 2], into=tmp_path / "save", num_processes=1)
     (directory / "2" / "meta" / "metadata").write_bytes(b"")
     results = launch.run("restore", str(directory), into=tmp_path / "restore")
     assert results == [{"step": 1, "ours": True, "now": [1, 6]}] * 2
@@ -64,7 +66,7 @@ def test_two_processes_pass_over_the_same_damaged_checkpoint(tmp_path):
 
 def test_a_fault_that_one_process_meets_is_a_fault_for_all(tmp_path):
     directory = str(tmp_path / "checkpoints")
-    launch.run("save", directory, [1], into=tmp_path / "save")
+    launch.run("save", directory, [1], into=tmp_path / "save", num_processes=1)
     results = launch.run("restore_what_one_cannot_read", directory, into=tmp_path / "restore")
     assert "another process could not read its part" in results[0]["error"]
     assert "seen by one process only" in results[1]["error"]

@@ -152,27 +152,40 @@ def test_nothing_is_written_before_the_first_save(tmp_path):
 
 
 VICTIM = """
-import os, sys
+import sys, time
 import jax, jax.numpy as jnp
 from train_jax import checkpoint, stored
-state = {"params": {"w": jnp.ones((1024, 1024))}}
-checkpoints = checkpoint.Checkpoints(sys.argv[1])
-checkpoints.save(1, state, {})
-checkpoints.wait()
-# The second save stops for ever just before it would get its name.
-def wait(directory):
+
+directory, stage = sys.argv[1:]
+write_inventory = stored.write_inventory
+
+def stop_here(*_):
     print("saving", flush=True)
-    import time
     time.sleep(600)
-stored.write_inventory = wait
-checkpoints.save(2, state, {})
+
+def stop_when_complete(directory):
+    if stage == "before it gets its name":
+        write_inventory(directory)
+    stop_here()
+
+checkpoints = checkpoint.Checkpoints(directory)
+checkpoints.save(1, {"params": {"w": jnp.ones((1024, 1024))}}, {})
+checkpoints.wait()
+stored.write_inventory = stop_when_complete
+checkpoints.save(2, {"params": {"w": jax.random.normal(jax.random.key(0), (1024, 1024))}}, {})
+if stage == "as soon as the state may change":
+    stop_here()
 checkpoints.wait()
 """
 
 
-def test_a_process_killed_during_a_save_leaves_the_checkpoint_before_it(tmp_path):
+@pytest.mark.parametrize(
+    "stage",
+    ["as soon as the state may change", "before the inventory", "before it gets its name"],
+)
+def test_a_process_killed_during_a_save_leaves_the_checkpoint_before_it(tmp_path, stage):
     with subprocess.Popen(
-        [sys.executable, "-c", VICTIM, str(tmp_path)],
+        [sys.executable, "-c", VICTIM, str(tmp_path), stage],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
@@ -183,7 +196,6 @@ def test_a_process_killed_during_a_save_leaves_the_checkpoint_before_it(tmp_path
         finally:
             os.kill(victim.pid, signal.SIGKILL)
     assert victim.returncode == -signal.SIGKILL
-    assert sorted(path.name for path in tmp_path.iterdir()) != ["1"]  # its remains are there
     target = {"params": {"w": jax.ShapeDtypeStruct((1024, 1024), jnp.float32)}}
     with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.steps() == [1]
@@ -191,7 +203,9 @@ def test_a_process_killed_during_a_save_leaves_the_checkpoint_before_it(tmp_path
         assert found is not None
         state, meta = found
         assert meta["step"] == 1
+        np.testing.assert_array_equal(state["params"]["w"], 1.0)
         checkpoints.save(2, state, {})
+    # What the killed process left behind is gone.
     assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2"]
 
 
@@ -376,6 +390,13 @@ def test_an_unwritable_directory_is_noticed_before_training(tmp_path):
         checkpoint.require_writable("/proc/run")
     checkpoint.require_writable(tmp_path / "new" / "run")
     assert list((tmp_path / "new" / "run").iterdir()) == []
+
+
+def test_buckets_say_what_they_need(monkeypatch):
+    monkeypatch.setattr(stored.importlib.util, "find_spec", lambda _: None)
+    for use in (Checkpoints, checkpoint.find, checkpoint.require_writable, checkpoint.read_meta):
+        with pytest.raises(UserError, match="gs://bucket/run is in a bucket, which needs gcsfs"):
+            use("gs://bucket/run")
 
 
 def test_a_save_that_fails_in_the_background_is_reported(tmp_path, monkeypatch):
