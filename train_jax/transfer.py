@@ -208,6 +208,11 @@ def _explain(
 def _fill(entry: Entry, source: Mapping[str, Any], leaf: Any) -> Any:
     assert entry.target is not None
     if entry.status == "fresh":
+        if isinstance(leaf, jax.ShapeDtypeStruct):
+            raise UserError(
+                f"{entry.name} would keep its initial value, but there is none here; the checkpoint "
+                "must hold it."
+            )
         return leaf
     if entry.status == "zero-initialised":
         return _place(np.zeros(entry.target.shape, entry.target.dtype), leaf)

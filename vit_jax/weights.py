@@ -44,6 +44,15 @@ _OURS = re.compile(
     rf"|conv_root/kernel|gn_root/{_NORM}"
     rf"|block\d+/unit\d+/((conv[123]|conv_proj)/kernel|(gn[123]|gn_proj)/{_NORM})"
 )
+# The rank of every array (of one layer): the first pattern that matches decides.
+_RANKS = (
+    (rf"cls|MAPHead_0/probe|{POSITION_TABLE}", 3),
+    (r".*/(query|key|value|out)/kernel", 3),
+    (r".*/(query|key|value)/bias", 2),
+    (r"(embedding|conv_root|block.*)/kernel", 4),
+    (r".*/kernel", 2),
+    (r".*", 1),
+)
 _GROUP_NORM = re.compile(r"(.*/)?gn(\d+|_root|_proj)/(scale|bias)")
 _LAYER = re.compile(r"Transformer/encoderblock_(\d+)/(.*)")
 
@@ -117,6 +126,9 @@ def open_published(path: str | os.PathLike[str], *, subtree: str | None = None) 
         name: jax.ShapeDtypeStruct(recipe.shape, file.shapes[recipe.names[0]].dtype)
         for name, recipe in recipes.items()
     }
+    for name, shape in shapes.items():
+        if shape.ndim != _rank(name):
+            raise UserError(f"{text}: {name} of shape {shape.shape} is no Vision Transformer's.")
     return PublishedWeights(text, shapes, len(file.shapes) - len(inside), file, recipes)
 
 
@@ -176,6 +188,11 @@ def _published(
                 yield f"{prefix}Transformer/encoderblock_{layer}/{part}", weights
 
 
+def _rank(name: str) -> int:
+    rank = next(rank for pattern, rank in _RANKS if re.fullmatch(pattern, name))
+    return rank + name.startswith(_STACK)
+
+
 def _split_subtree(path: str) -> tuple[str, str | None]:
     match = re.fullmatch(r"(.+\.npz):([\w/]+)", path)
     return (match[1], match[2]) if match else (path, None)
@@ -224,17 +241,17 @@ def _single(name: str, stored: str, file: NpzFile, *, class_row: bool) -> _Recip
     shape = file.shapes[stored].shape
     if _GROUP_NORM.fullmatch(name):
         shape = shape[-1:] if all(size == 1 for size in shape[:-1]) else shape
-    if class_row:
+    if class_row and len(shape) == 3:
         shape = (shape[0], shape[1] + 1, *shape[2:])
     return _Recipe((stored,), shape, class_row=class_row)
 
 
 def _stack(name: str, stored: Mapping[int | None, str], depth: int, file: NpzFile) -> _Recipe:
     part = name.removeprefix(_STACK)
-    absent = [layer for layer in range(depth) if layer not in stored]
-    if absent:
+    if len(stored) != depth:
+        absent = next(layer for layer in range(depth) if layer not in stored)
         raise UserError(
-            f"{file.path} has {depth} layers but lacks {part} of layer {absent[0]}; "
+            f"{file.path} has {depth} layers but lacks {part} of layer {absent}; "
             "it is incomplete, fetch it again."
         )
     kinds = {(file.shapes[stored[i]].shape, file.shapes[stored[i]].dtype) for i in range(depth)}

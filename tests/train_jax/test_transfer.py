@@ -196,3 +196,9 @@ def test_a_source_that_changed_since_it_was_planned_is_refused():
     plan = make_plan({"a": shape(2)}, {"a": shape(2)}, [Rule("a", "load")])
     with pytest.raises(UserError, match=r"announced as float32\(2\) but holds float32\(3\)"):
         apply_plan(plan, {"a": np.zeros(3, np.float32)}, {"a": np.zeros(2, np.float32)})
+
+
+def test_a_fresh_value_must_exist():
+    plan = make_plan({}, {"a": shape(2)}, [Rule("a", "fresh")])
+    with pytest.raises(UserError, match="a would keep its initial value, but there is none"):
+        apply_plan(plan, {}, {"a": shape(2)})

@@ -276,6 +276,11 @@ class TestBadFiles:
         with pytest.raises(UserError, match="differ in shape"):
             load_published(write(tiny | {name: np.zeros(7, np.float32)}))
 
+    @pytest.mark.parametrize("name", ["cls", "embedding/kernel", "head/kernel", POSITION_TABLE])
+    def test_arrays_of_another_rank(self, tiny, write, name):
+        with pytest.raises(UserError, match=rf"{name} of shape \(7,\)"):
+            load_published(write(tiny | {name: np.zeros(7, np.float32)}))
+
     def test_two_formats_in_one_file(self, tiny, write):
         table = tiny[POSITION_TABLE]
         with pytest.raises(UserError, match="under two names"):
