@@ -210,7 +210,7 @@ def _fill(entry: Entry, source: Mapping[str, Any], leaf: Any) -> Any:
     if entry.status == "fresh":
         if isinstance(leaf, jax.ShapeDtypeStruct):
             raise UserError(
-                f"{entry.name} would keep its initial value, but there is none here; the checkpoint "
+                f"{entry.name} would keep its initial value, but there is none; the checkpoint "
                 "must hold it."
             )
         return leaf
