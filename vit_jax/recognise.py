@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from train_jax.errors import UserError
 from vit_jax.models.config import ResNetStem, ViTConfig
-from vit_jax.models.variants import SIZES, STEMS
+from vit_jax.models.variants import ROOT_ONLY_PATCH, SIZES, STEMS
 from vit_jax.posemb import Grid, infer_grid
 from vit_jax.weights import POSITION_TABLE
 
@@ -110,7 +110,7 @@ def variant_name(model: ViTConfig) -> str | None:
         height, width = model.patch_size
         return f"{name}/{height}" if height == width else f"{name}/{height}x{width}"
     for (stem, stride), stages in STEMS.items():
-        side = 1 if stages else 8
+        side = 1 if stages else ROOT_ONLY_PATCH
         if model.stem == ResNetStem(stages) and model.patch_size == (side, side):
             return f"{stem}+{name}/{stride}"
     return None
