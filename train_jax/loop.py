@@ -33,7 +33,7 @@ from train_jax.metrics import empty_window
 from train_jax.optimizers import make_optimizer
 from train_jax.schedules import Schedule, make_schedule, steps_of
 from train_jax.sharding import batch_sharding, batch_shards, replicated, sharding_table
-from train_jax.state import TrainState, abstract_state, initial_state
+from train_jax.state import TrainState, abstract_state, initial_state, step_key
 from train_jax.step import jit_train_step, make_train_step
 from train_jax.task import Task
 from train_jax.train_config import TrainConfig
@@ -131,12 +131,12 @@ def _train(
             batch = next(batches)
         with ledger.on("compile"):
             train_step, new_window = _compile(run, batch)
-            window = new_window()
+            window, key = new_window(), _key(run)
         journal.begin()
         in_flight: collections.deque[jax.Array] = collections.deque()
         for step in range(start + 1, run.total + 1):
             _profile(run, step)
-            state, window, loss = train_step(state, window, batch)
+            state, window, loss = train_step(state, window, key, batch)
             in_flight.append(loss)
             if len(in_flight) >= STEPS_IN_FLIGHT:
                 jax.block_until_ready(in_flight.popleft())
@@ -247,6 +247,7 @@ def _meta(run: _Run, step: int, ledger: Ledger) -> dict[str, Any]:
             "data": run.task.train_data.fingerprint,
         },
         "core_seconds": ledger.core_seconds(),
+        **run.task.about,
     }
 
 
@@ -266,23 +267,26 @@ def _next_batch(batches: Iterator[Any], last_loss: jax.Array, ledger: Ledger) ->
     return batch
 
 
+def _key(run: _Run) -> jax.Array:
+    return jax.device_put(step_key(run.config.seed), replicated(run.mesh))
+
+
 def _compile(run: _Run, batch: Any):
     """The compiled step for batches like this one, and a maker of empty windows for its metrics."""
     config, task = run.config, run.task
     step = make_train_step(
         task,
         run.optimizer,
-        seed=config.seed,
         accumulate=config.accumulate,
         ema_decay=config.ema_decay,
     )
-    abstract, key = run.abstract, jax.random.key(0)
+    abstract, key = run.abstract, _key(run)
     _, (_, metrics) = jax.eval_shape(
         task.loss, abstract.params, abstract.model_state, batch, key, abstract.step
     )
     names = ["loss", "gradient_norm", *(name for name in metrics if name != "loss")]
     new_window = jax.jit(lambda: empty_window(names), out_shardings=replicated(run.mesh))
-    lowered = jit_train_step(step, abstract, run.mesh).lower(abstract, new_window(), batch)
+    lowered = jit_train_step(step, abstract, run.mesh).lower(abstract, new_window(), key, batch)
     return lowered.compile(), new_window
 
 

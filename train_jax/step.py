@@ -11,21 +11,20 @@ from train_jax import metrics as metrics_lib
 from train_jax.metrics import Window
 from train_jax.optimizers import ema_update
 from train_jax.sharding import constrain_batch, replicated
-from train_jax.state import TrainState, step_key
+from train_jax.state import TrainState
 from train_jax.task import Batch, Task
 
-TrainStep = Callable[[TrainState, Window, Batch], tuple[TrainState, Window, jax.Array]]
+TrainStep = Callable[[TrainState, Window, jax.Array, Batch], tuple[TrainState, Window, jax.Array]]
 
 
 def make_train_step(
     task: Task,
     optimizer: optax.GradientTransformation,
     *,
-    seed: int,
     accumulate: int = 1,
     ema_decay: float | None = None,
 ) -> TrainStep:
-    """One update of the whole global batch: (state, window, batch) -> (state, window, loss).
+    """One update of the whole global batch: (state, window, key, batch) -> (state, window, loss).
 
     The update is refused, and the state stays as it was but for its step, where the loss, the
     gradient or any metric is not finite. The window names the metric; what follows is the loop's
@@ -34,13 +33,13 @@ def make_train_step(
     Args:
         task: the model.
         optimizer: transforms the averaged gradient.
-        seed: with the step, decides every random number.
         accumulate: micro-batches per update; divides the share of the batch that a device holds.
         ema_decay: Polyak averaging factor of the parameters, or None.
     """
 
-    def train_step(state: TrainState, window: Window, batch: Batch):
-        key = jax.random.fold_in(step_key(seed), state.step)
+    def train_step(state: TrainState, window: Window, key: jax.Array, batch: Batch):
+        # The seed comes in as data: another one is not another program.
+        key = jax.random.fold_in(key, state.step)
         gradient_fn = jax.value_and_grad(task.loss, has_aux=True)
 
         def one(model_state, micro_batch: Batch, micro_key: jax.Array):

@@ -49,6 +49,7 @@ class Task:
         transfer: fresh parameters -> parameters that start from somebody's checkpoint; None from
             scratch.
         unit: what the examples are, for progress lines.
+        about: JSON values that describe the model beside the arrays of each checkpoint.
     """
 
     init: Callable[[jax.Array], tuple[Params, ModelState]]
@@ -58,3 +59,4 @@ class Task:
     param_rules: Sequence[ParamRule]
     transfer: Callable[[Params], Params] | None = None
     unit: str = "images"
+    about: Mapping[str, Any] = dataclasses.field(default_factory=dict)

@@ -1,0 +1,1 @@
+"""Experiments: every file says its command, its source, the result to expect and its cost."""

@@ -1,0 +1,81 @@
+"""Evaluates a checkpoint on the splits of an experiment.
+
+    python -m vit_jax.evaluate --config=experiments/vit/finetune.py:L/16,cifar100 --checkpoint=DIR
+
+The checkpoint is a run of ours (its averaged parameters, where it kept them) or a published .npz
+file, its head included. Every example counts exactly once.
+"""
+
+import dataclasses
+import sys
+
+import jax
+from absl import flags
+
+from train_jax import hosts, main
+from train_jax.errors import UserError
+from train_jax.evaluation import make_evaluator
+from train_jax.mesh import make_mesh
+from train_jax.sharding import param_shardings
+from vit_jax.init_from import transfer_params
+from vit_jax.models import api
+from vit_jax.task import ViTTrainConfig, image_shape, make_evaluations
+
+_CHECKPOINT = flags.DEFINE_string(
+    "checkpoint", None, "A run's directory, one of its checkpoints, or a published .npz file."
+)
+
+
+def evaluate(config: ViTTrainConfig, checkpoint: str) -> dict[str, dict[str, float]]:
+    """The metrics of a checkpoint by split.
+
+    Raises:
+        UserError: the checkpoint does not fit the config's model, or there is nothing to evaluate
+            on.
+    """
+    evaluations = make_evaluations(config)
+    if not evaluations:
+        raise UserError("The config has no evaluations; add a split to config.evaluations.")
+    mesh, model, shape = make_mesh(config.mesh), config.model, image_shape(config.data)
+    with jax.set_mesh(mesh):
+        abstract = jax.eval_shape(lambda key: api.init(model, key, shape), jax.random.key(0))
+        shardings = param_shardings(abstract, api.param_rules(model, shape), mesh)
+        places = jax.tree.map(
+            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+            abstract,
+            shardings,
+        )
+        transfer = dataclasses.replace(config.transfer, keep_head=True)
+        params = transfer_params(
+            checkpoint, places, model=model, image_shape=shape, config=transfer
+        )
+        return {
+            name: make_evaluator(evaluation, mesh)(params, {})
+            for name, evaluation in evaluations.items()
+        }
+
+
+def _command() -> int:
+    config = main.read_config(ViTTrainConfig)
+    if not _CHECKPOINT.value:
+        raise UserError("--checkpoint is missing; name a run's directory or an .npz file.")
+    results = evaluate(config, _CHECKPOINT.value)
+    if hosts.is_main():
+        sys.stdout.write(table(results))
+    return 0
+
+
+def table(results: dict[str, dict[str, float]]) -> str:
+    """The results as lines of text, a split a line."""
+    lines = []
+    for split, metrics in results.items():
+        cells = [
+            f"{name} {value:.2%}" if name in ("accuracy", "top5") else f"{name} {value:.6g}"
+            for name, value in metrics.items()
+        ]
+        lines.append(f"{split}: {'  '.join(cells)}\n")
+    return "".join(lines)
+
+
+if __name__ == "__main__":
+    main.launch(_command, __doc__ or "")

@@ -1,0 +1,149 @@
+"""Training a Vision Transformer: what a step minimises, what an evaluation measures."""
+
+import dataclasses
+from collections.abc import Mapping
+
+import jax
+
+from train_jax.config import FREE, to_dict
+from train_jax.errors import UserError
+from train_jax.metrics import Metrics, mean_of
+from train_jax.task import Batch, Evaluation, LossFn, ModelState, Params, Task
+from train_jax.train_config import TrainConfig
+from vit_jax.data.on_device import mixup, normalise, random_flip
+from vit_jax.data.pipeline import DataConfig, data_source, eval_data, train_data
+from vit_jax.data.preprocess import height_width
+from vit_jax.init_from import transfer_params
+from vit_jax.losses import LossName, cross_entropy, multi_hot, smooth_labels, top_k_accuracy
+from vit_jax.models import api
+from vit_jax.models.config import ViTConfig
+from vit_jax.transfer import TransferConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ViTTrainConfig(TrainConfig):
+    """A run of ``vit_jax.train``: the keys of every run, and those of images.
+
+    Attributes:
+        model: the network; ``num_classes`` must be that of the data.
+        data: what is trained on.
+        evaluations: what is measured, by name.
+        evaluation_batch_size: examples per evaluation step; None: as in training.
+        loss: "sigmoid" for pre-training on several labels per image, "softmax" else.
+        label_smoothing: the share of the target that is spread over all classes.
+        mixup: p of the Beta(p, p) from which the mixing weight is drawn; 0: off.
+        flip: whether images are mirrored at random.
+        transfer: what to do with ``init_from`` beyond the paper's rules.
+    """
+
+    model: ViTConfig
+    data: DataConfig
+    evaluations: Mapping[str, DataConfig] = dataclasses.field(default_factory=dict, metadata=FREE)
+    evaluation_batch_size: int | None = dataclasses.field(default=None, metadata=FREE)
+    loss: LossName = "softmax"
+    label_smoothing: float = 0.0
+    mixup: float = 0.0
+    flip: bool = True
+    transfer: TransferConfig = dataclasses.field(default_factory=TransferConfig)
+
+
+def make_task(config: ViTTrainConfig) -> Task:
+    """The task of a config.
+
+    Raises:
+        UserError: data that are not there, or a model that does not fit them.
+    """
+    model, shape = config.model, image_shape(config.data)
+    grid = model.grid(shape)
+    data = train_data(config.data, batch_size=config.batch_size, seed=config.seed)
+    _require_classes(model, config.data)
+
+    def init(key: jax.Array) -> tuple[Params, ModelState]:
+        return api.init(model, key, shape), {}
+
+    def transfer(fresh: Params) -> Params:
+        assert config.init_from is not None
+        return transfer_params(
+            config.init_from,
+            fresh,
+            model=model,
+            image_shape=shape,
+            config=config.transfer,
+        )
+
+    return Task(
+        init=init,
+        loss=make_loss(config),
+        train_data=data,
+        evaluations=make_evaluations(config),
+        param_rules=api.param_rules(model, shape),
+        transfer=None if config.init_from is None else transfer,
+        about={"model": to_dict(model), "image_shape": list(shape), "grid": list(grid)},
+    )
+
+
+def make_loss(config: ViTTrainConfig) -> LossFn:
+    """What a step minimises: augmentation on the device, model, cross-entropy."""
+    model = config.model
+
+    def loss(
+        params: Params, model_state: ModelState, batch: Batch, key: jax.Array, step: jax.Array
+    ) -> tuple[jax.Array, tuple[ModelState, Metrics]]:
+        del step
+        flip_key, mixup_key, model_key = jax.random.split(key, 3)
+        images = normalise(batch["image"])
+        if config.flip:
+            images = random_flip(images, flip_key)
+        targets = smooth_labels(
+            multi_hot(batch["labels"], model.num_classes), config.label_smoothing
+        )
+        if config.mixup:
+            images, targets = mixup(images, targets, key=mixup_key, p=config.mixup)
+        logits, _ = api.apply(model, params, images, key=model_key)
+        losses = cross_entropy(logits, targets, kind=config.loss)
+        metrics = {"accuracy": top_k_accuracy(logits, batch["labels"])}
+        return losses.mean(), (model_state, metrics)
+
+    return loss
+
+
+def make_evaluations(config: ViTTrainConfig) -> dict[str, Evaluation]:
+    """Loss, top-1 and top-5 accuracy on every split of ``config.evaluations``.
+
+    On data with several labels an example counts as right where the prediction is one of them, and
+    an example without labels does not count (the rule of ImageNet-ReaL).
+    """
+    model = config.model
+
+    def metrics(params: Params, model_state: ModelState, batch: Batch) -> Metrics:
+        del model_state
+        logits, _ = api.apply(model, params, normalise(batch["image"]))
+        labels, mask = batch["labels"], batch["mask"]
+        losses = cross_entropy(logits, multi_hot(labels, model.num_classes), kind=config.loss)
+        return {
+            "accuracy": top_k_accuracy(logits, labels, mask=mask),
+            "top5": top_k_accuracy(logits, labels, k=5, mask=mask),
+            "loss": mean_of(losses, mask),
+        }
+
+    batch_size = config.evaluation_batch_size or config.batch_size
+    evaluations = {}
+    for name, data in config.evaluations.items():
+        _require_classes(model, data)
+        model.grid(image_shape(data))
+        evaluations[name] = Evaluation(eval_data(data, batch_size=batch_size), metrics)
+    return evaluations
+
+
+def image_shape(data: DataConfig) -> tuple[int, int, int]:
+    """Height, width and channels of the images that reach the model."""
+    return (*height_width(data.preprocess.size), 3)
+
+
+def _require_classes(model: ViTConfig, data: DataConfig) -> None:
+    found = data_source(data).num_classes
+    if found != model.num_classes:
+        raise UserError(
+            f"{data.source} ({data.split}) has {found} classes and the model's head "
+            f"{model.num_classes}; set config.model.num_classes={found}."
+        )
