@@ -88,18 +88,22 @@ def open_tfds(
         for key, feature in features.items()
         if isinstance(feature, tfds.features.Image)
     }
+    _check_split(builder, name, split)
+    data = builder.as_data_source(split=split, decoders=skip)  # pyright: ignore[reportCallIssue]
+    return TfdsSource(data, features, keys=(image, label, called), max_labels=max_labels)
+
+
+def _check_split(builder: Any, name: str, split: str) -> None:
     try:
-        data = builder.as_data_source(split=split, decoders=skip)  # pyright: ignore
-    except ValueError as error:
+        count = builder.info.splits[split].num_examples
+    except (KeyError, ValueError) as error:
         raise UserError(
             f"tfds:{name} has no split '{split}': its splits are "
             f"{', '.join(builder.info.splits)}, with slices as in train[:98%] and sums as in "
             "train+test."
         ) from error
-    source = TfdsSource(data, features, keys=(image, label, called), max_labels=max_labels)
-    if not len(source):
+    if not count:
         raise UserError(f"The split '{split}' of tfds:{name} holds no examples: choose another.")
-    return source
 
 
 def _builder(name: str, *, data_dir: str | None) -> Any:
