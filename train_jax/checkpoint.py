@@ -54,9 +54,9 @@ class Checkpoints:
         """Touches nothing yet.
 
         Args:
-          directory: created at the first save.
-          keep_last: how many of the newest to keep; None for all.
-          keep_every: keeps those whose step is a multiple of this forever.
+            directory: created at the first save.
+            keep_last: how many of the newest to keep; None for all.
+            keep_every: keeps those whose step is a multiple of this forever.
         """
         if keep_last is not None and keep_last < 1:
             raise UserError(f"keep_last is {keep_last}; keep at least one checkpoint.")
@@ -92,12 +92,12 @@ class Checkpoints:
         is removed. A step that is saved already is left as it is.
 
         Args:
-          step: number of updates done.
-          state: tree of `jax.Array`s.
-          meta: JSON object; `format_version` and `step` are added.
+            step: number of updates done.
+            state: tree of `jax.Array`s.
+            meta: JSON object; `format_version` and `step` are added.
 
         Raises:
-          UserError: this save could not start, or the one before it has failed.
+            UserError: this save could not start, or the one before it has failed.
         """
         self.wait()
         self._set_damaged_aside()
@@ -118,17 +118,17 @@ class Checkpoints:
         """Reads one checkpoint.
 
         Args:
-          step: one of `steps()`.
-          abstract_state: tree of `jax.ShapeDtypeStruct`s; their shardings say where each array
-            goes and need not be those it was saved with.
+            step: one of `steps()`.
+            abstract_state: tree of `jax.ShapeDtypeStruct`s; their shardings say where each array
+              goes and need not be those it was saved with.
 
         Returns:
-          The state, of the structure of `abstract_state` and bitwise as saved, and the meta.
+            The state, of the structure of `abstract_state` and bitwise as saved, and the meta.
 
         Raises:
-          DamagedCheckpoint: bytes are missing or wrong.
-          UserError: there is no such step, it does not fit `abstract_state`, or newer code wrote
-            it.
+            DamagedCheckpoint: bytes are missing or wrong.
+            UserError: there is no such step, it does not fit `abstract_state`, or newer code wrote
+              it.
         """
         directory = self.directory / str(step)
         if not directory.is_dir():
@@ -146,7 +146,7 @@ class Checkpoints:
         when the run saves again.
 
         Raises:
-          UserError: none of them can be read, or the newest readable one does not fit.
+            UserError: none of them can be read, or the newest readable one does not fit.
         """
         faults: list[DamagedCheckpoint] = []
         for step in reversed(self.steps()):
@@ -169,7 +169,7 @@ class Checkpoints:
         """Waits for the save under way.
 
         Raises:
-          UserError: it has failed.
+            UserError: it has failed.
         """
         if self._manager is not None:
             with _naming("Saving a checkpoint", self.directory):
@@ -226,13 +226,13 @@ def save_once(directory: PathLike, state: Any, meta: Mapping[str, Any], *, step:
     """Writes a single checkpoint and waits for it, for converters.
 
     Args:
-      directory: must hold no checkpoints yet.
-      state: tree of arrays, such as `{"params": params}`.
-      meta: JSON object.
-      step: name of the checkpoint.
+        directory: must hold no checkpoints yet.
+        state: tree of arrays, such as `{"params": params}`.
+        meta: JSON object.
+        step: name of the checkpoint.
 
     Raises:
-      UserError: the directory cannot be written or already holds checkpoints.
+        UserError: the directory cannot be written or already holds checkpoints.
     """
     require_writable(directory)
     with Checkpoints(directory, keep_last=None) as checkpoints:
@@ -247,7 +247,7 @@ def require_writable(path: PathLike) -> None:
     """Creates a directory and proves that files can be written there, before hours of training.
 
     Raises:
-      UserError: it cannot be created or written.
+        UserError: it cannot be created or written.
     """
     directory = stored.as_path(path)
     probe = directory / f".write_test_{uuid.uuid4().hex}"

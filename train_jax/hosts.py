@@ -38,15 +38,15 @@ def initialize(
     done.
 
     Args:
-      coordinator: "host:port" of process 0.
-      num_processes: how many processes there are.
-      process_id: which of them this is, from 0.
-      timeout_s: seconds to wait for the others at the start.
-      heartbeat_s: seconds of silence after which a process counts as lost and all stop.
-      environ: environment variables; those of this process if None.
+        coordinator: "host:port" of process 0.
+        num_processes: how many processes there are.
+        process_id: which of them this is, from 0.
+        timeout_s: seconds to wait for the others at the start.
+        heartbeat_s: seconds of silence after which a process counts as lost and all stop.
+        environ: environment variables; those of this process if None.
 
     Raises:
-      UserError: the values are incomplete or contradict each other, or the others do not come.
+        UserError: the values are incomplete or contradict each other, or the others do not come.
     """
     environ = os.environ if environ is None else environ
     given = (coordinator, num_processes, process_id)
@@ -133,7 +133,7 @@ class StopNotice:
         """Whether the run ends after this step; the same on all processes, once true stays true.
 
         Args:
-          step: number of steps done, the same on every process and larger at every call.
+            step: number of steps done, the same on every process and larger at every call.
         """
         if self._several and multihost_utils.reached_preemption_sync_point(step):
             self._noticed.set()

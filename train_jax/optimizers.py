@@ -25,13 +25,13 @@ class Sgd:
     """SGD with momentum (fine-tuning: ViT paper, Table 4, with momentum 0.9 and clip 1).
 
     Attributes:
-      momentum: `trace = gradient + momentum * trace`, without damping.
-      nesterov: looks one step ahead.
-      accumulator_dtype: how the trace is stored; the arithmetic is float32 either way. The
-        authors' code stores bfloat16.
-      clip_norm: largest global norm of the gradient; None to leave it alone.
-      weight_decay: decoupled, multiplied by the learning rate.
-      decay_pattern: regular expression that must match all of "a/b/kernel" for its decay.
+        momentum: `trace = gradient + momentum * trace`, without damping.
+        nesterov: looks one step ahead.
+        accumulator_dtype: how the trace is stored; the arithmetic is float32 either way. The
+          authors' code stores bfloat16.
+        clip_norm: largest global norm of the gradient; None to leave it alone.
+        weight_decay: decoupled, multiplied by the learning rate.
+        decay_pattern: regular expression that must match all of "a/b/kernel" for its decay.
     """
 
     name: Literal["sgd"] = "sgd"
@@ -48,14 +48,14 @@ class Adam:
     """Adam, with `weight_decay` AdamW (pre-training: ViT paper, Table 3 and section 4.1).
 
     Attributes:
-      b1: decay of the first moment.
-      b2: decay of the second moment.
-      eps: added to the root of the second moment.
-      first_moment_dtype: how the first moment is stored; the arithmetic is float32 either way.
-        The second moment is always float32: bfloat16 cannot hold a change of one thousandth.
-      clip_norm: largest global norm of the gradient; None to leave it alone.
-      weight_decay: decoupled, multiplied by the learning rate.
-      decay_pattern: regular expression that must match all of "a/b/kernel" for its decay.
+        b1: decay of the first moment.
+        b2: decay of the second moment.
+        eps: added to the root of the second moment.
+        first_moment_dtype: how the first moment is stored; the arithmetic is float32 either way.
+          The second moment is always float32: bfloat16 cannot hold a change of one thousandth.
+        clip_norm: largest global norm of the gradient; None to leave it alone.
+        weight_decay: decoupled, multiplied by the learning rate.
+        decay_pattern: regular expression that must match all of "a/b/kernel" for its decay.
     """
 
     name: Literal["adam"] = "adam"
@@ -77,16 +77,16 @@ def make_optimizer(
     """Builds the update rule.
 
     Args:
-      config: which optimiser, and its numbers.
-      schedule: learning rate at an int32 number of updates done so far.
-      params: the parameters or their `jax.ShapeDtypeStruct`s; only the tree's paths are read.
+        config: which optimiser, and its numbers.
+        schedule: learning rate at an int32 number of updates done so far.
+        params: the parameters or their `jax.ShapeDtypeStruct`s; only the tree's paths are read.
 
     Returns:
-      An optax transformation whose updates, added to float32 parameters, give float32
-      parameters, whatever the storage of its accumulators.
+        An optax transformation whose updates, added to float32 parameters, give float32
+        parameters, whatever the storage of its accumulators.
 
     Raises:
-      UserError: weight decay is on and its pattern is no regular expression or matches nothing.
+        UserError: weight decay is on and its pattern is no regular expression or matches nothing.
     """
     pieces = []
     if config.clip_norm is not None:
@@ -103,14 +103,14 @@ def decayed(params: Any, pattern: str) -> Any:
     """Tells which parameters `pattern` selects for weight decay.
 
     Args:
-      params: a tree of anything.
-      pattern: regular expression; it must match the whole path, such as "a/b/kernel".
+        params: a tree of anything.
+        pattern: regular expression; it must match the whole path, such as "a/b/kernel".
 
     Returns:
-      A tree of the same structure with bool leaves.
+        A tree of the same structure with bool leaves.
 
     Raises:
-      UserError: the pattern is no regular expression or matches nothing.
+        UserError: the pattern is no regular expression or matches nothing.
     """
     try:
         regex = re.compile(pattern)
@@ -151,12 +151,12 @@ def ema_update(ema: Any, params: Any, decay: float) -> Any:
     The ViT paper averages with 0.9999 for its Table 2 (section 4.1).
 
     Args:
-      ema: float32 tree, at the start a copy of the parameters.
-      params: the parameters after the update, of the same structure.
-      decay: share of the old average that stays, in [0, 1].
+        ema: float32 tree, at the start a copy of the parameters.
+        params: the parameters after the update, of the same structure.
+        decay: share of the old average that stays, in [0, 1].
 
     Returns:
-      `decay * ema + (1 - decay) * params`, written so that equal inputs stay bitwise equal.
+        `decay * ema + (1 - decay) * params`, written so that equal inputs stay bitwise equal.
     """
     return jax.tree.map(lambda e, p: e + (1.0 - decay) * (p.astype(e.dtype) - e), ema, params)
 

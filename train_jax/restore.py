@@ -25,17 +25,17 @@ def restore_params(path: PathLike, abstract_params: T, *, prefer_ema: bool = Fal
     """Reads parameters from somebody's run, and nothing else of it.
 
     Args:
-      path: a run's working directory, its `checkpoints` directory, or one step's.
-      abstract_params: tree of `jax.ShapeDtypeStruct`s, of all parameters or some; their
-        shardings say where the arrays go, their dtypes what they become.
-      prefer_ema: take the run's averaged parameters, if it kept them.
+        path: a run's working directory, its `checkpoints` directory, or one step's.
+        abstract_params: tree of `jax.ShapeDtypeStruct`s, of all parameters or some; their
+          shardings say where the arrays go, their dtypes what they become.
+        prefer_ema: take the run's averaged parameters, if it kept them.
 
     Returns:
-      Arrays in the structure of `abstract_params`.
+        Arrays in the structure of `abstract_params`.
 
     Raises:
-      UserError: no checkpoint, not one of ours, damaged, or it lacks a parameter or has it in
-        another shape.
+        UserError: no checkpoint, not one of ours, damaged, or it lacks a parameter or has it in
+          another shape.
     """
     directory = find(path)
     averaged = False
@@ -64,14 +64,14 @@ def read_arrays(directory: epath.Path, abstract: Any, *, whole: bool) -> Any:
     """Reads arrays; all processes succeed, or all raise.
 
     Args:
-      directory: of one checkpoint whose files have been checked.
-      abstract: tree of `jax.ShapeDtypeStruct`s, placed on one device where they name no sharding.
-      whole: the saved state must agree with `abstract` in names, shapes and dtypes; otherwise it
-        may hold more, and dtypes are converted.
+        directory: of one checkpoint whose files have been checked.
+        abstract: tree of `jax.ShapeDtypeStruct`s, placed on one device where they name no sharding.
+        whole: the saved state must agree with `abstract` in names, shapes and dtypes; otherwise it
+          may hold more, and dtypes are converted.
 
     Raises:
-      DamagedCheckpoint: the bytes cannot be read.
-      UserError: they do not fit.
+        DamagedCheckpoint: the bytes cannot be read.
+        UserError: they do not fit.
     """
     saved = _named_leaves(read_shapes(directory))
     _require_fit(saved, _named_leaves(abstract), directory, whole=whole)

@@ -99,17 +99,17 @@ def steps_of(
     """Turns a duration into a number of training steps.
 
     Args:
-      duration: "10_000 steps", "90 epochs", "1e9 examples", "5 percent" (of `total_steps`); a
-        plain number means steps.
-      batch_size: examples per step, over all devices.
-      examples_per_epoch: number of training examples.
-      total_steps: length of the run; None where the duration is itself that length.
+        duration: "10_000 steps", "90 epochs", "1e9 examples", "5 percent" (of `total_steps`); a
+          plain number means steps.
+        batch_size: examples per step, over all devices.
+        examples_per_epoch: number of training examples.
+        total_steps: length of the run; None where the duration is itself that length.
 
     Returns:
-      The nearest whole number of steps, at least 1 unless the duration is zero.
+        The nearest whole number of steps, at least 1 unless the duration is zero.
 
     Raises:
-      UserError: the text is not a duration, or what its unit refers to is not known here.
+        UserError: the text is not a duration, or what its unit refers to is not known here.
     """
     match = _DURATION.fullmatch(str(duration))
     if match is None:
@@ -141,18 +141,18 @@ def make_schedule(
     """Builds the learning rate as a function of the step.
 
     Args:
-      config: which schedule, and its numbers.
-      total_steps: number of updates of the run.
-      steps_of: turns one of the config's durations into steps; `steps_of` of this module with
-        its keywords bound.
+        config: which schedule, and its numbers.
+        total_steps: number of updates of the run.
+        steps_of: turns one of the config's durations into steps; `steps_of` of this module with
+          its keywords bound.
 
     Returns:
-      A traceable function from an int32 step to a float32 learning rate, 0 at step 0 if there
-      is a warm-up. Defined for any step; past `total_steps` it stays at its end.
+        A traceable function from an int32 step to a float32 learning rate, 0 at step 0 if there
+        is a warm-up. Defined for any step; past `total_steps` it stays at its end.
 
     Raises:
-      UserError: the warm-up (or with it the cool-down) leaves no step of the run, or boundaries
-        do not increase.
+        UserError: the warm-up (or with it the cool-down) leaves no step of the run, or boundaries
+          do not increase.
     """
     warmup = steps_of(config.warmup)
     if warmup and warmup >= total_steps:

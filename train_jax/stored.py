@@ -51,11 +51,11 @@ def find(path: PathLike) -> epath.Path:
     """The directory of one checkpoint, from any of the paths people have at hand.
 
     Args:
-      path: a run's working directory or its `checkpoints` directory (of both, the newest is
-        taken), or the directory of one step.
+        path: a run's working directory or its `checkpoints` directory (of both, the newest is
+          taken), or the directory of one step.
 
     Raises:
-      UserError: there is no checkpoint.
+        UserError: there is no checkpoint.
     """
     root = as_path(path)
     if root.is_file():
@@ -93,10 +93,10 @@ def read_meta(path: PathLike) -> dict[str, Any]:
     """What a checkpoint says about itself.
 
     Args:
-      path: as for `find`.
+        path: as for `find`.
 
     Raises:
-      UserError: no checkpoint, not one of ours, damaged, or written by newer code.
+        UserError: no checkpoint, not one of ours, damaged, or written by newer code.
     """
     directory = find(path)
     try:
@@ -126,14 +126,14 @@ def read_params_shapes(path: PathLike, *, part: str = "params") -> Any:
     """Shapes and dtypes of a checkpoint's parameters, without reading them.
 
     Args:
-      path: as for `find`.
-      part: which part of the saved state.
+        path: as for `find`.
+        part: which part of the saved state.
 
     Returns:
-      Nested dicts of `jax.ShapeDtypeStruct`.
+        Nested dicts of `jax.ShapeDtypeStruct`.
 
     Raises:
-      UserError: no checkpoint, not one of ours, damaged, or without this part.
+        UserError: no checkpoint, not one of ours, damaged, or without this part.
     """
     directory = find(path)
     require_files(directory, contents=False)
@@ -145,7 +145,7 @@ def read_shapes(directory: epath.Path) -> dict[str, Any]:
     """The saved tree of `jax.ShapeDtypeStruct`s, its dataclasses and named tuples turned to dicts.
 
     Raises:
-      DamagedCheckpoint: it cannot be read.
+        DamagedCheckpoint: it cannot be read.
     """
     try:
         tree = orbax().PyTreeCheckpointHandler().metadata(directory / "state").tree
@@ -188,11 +188,11 @@ def require_files(directory: epath.Path, *, contents: bool) -> None:
     Without an inventory a fault is only found on reading, if at all.
 
     Args:
-      directory: of one checkpoint.
-      contents: also reads the files, which somebody who needs a small part would not want.
+        directory: of one checkpoint.
+        contents: also reads the files, which somebody who needs a small part would not want.
 
     Raises:
-      DamagedCheckpoint: it names the file.
+        DamagedCheckpoint: it names the file.
     """
     fault = _faulty_file(directory, contents=contents) if hosts.is_main() else None
     if not hosts.all_agree(fault is None):

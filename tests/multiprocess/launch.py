@@ -93,13 +93,13 @@ def start(
     """Starts the function `worker` of `workers.py` in `num_processes` processes.
 
     Args:
-      worker: its name.
-      *args: JSON values that each process calls it with.
-      into: directory for the outputs; a new one per group.
-      num_processes: one means one without a coordinator.
-      devices: simulated CPU devices of each process.
-      timeout_s: of the whole group.
-      environ: added to the environment.
+        worker: its name.
+        *args: JSON values that each process calls it with.
+        into: directory for the outputs; a new one per group.
+        num_processes: one means one without a coordinator.
+        devices: simulated CPU devices of each process.
+        timeout_s: of the whole group.
+        environ: added to the environment.
     """
     into.mkdir(parents=True)
     address = f"localhost:{_free_port()}"
