@@ -28,6 +28,7 @@ setup(
         "absl-py>=2.1",
         "array_record>=0.8.1",
         "chex>=0.1.91",
+        "etils[epath]>=1.9",
         "flax>=0.12.8",
         "grain>=0.2.18",
         # tensorflow-datasets imports it on every Python without declaring it.
@@ -43,7 +44,8 @@ setup(
         "tensorflow-datasets>=4.9.10",
     ],
     extras_require={
-        "tpu": ["jax[tpu]"],
+        # gcsfs: gs:// buckets.
+        "tpu": ["jax[tpu]", "gcsfs>=2024.6"],
         "cuda": ["jax[cuda13]"],
         # Only to *build* those catalogue data sets whose own code needs TensorFlow.
         "tensorflow": ["tensorflow-cpu>=2.21"],

@@ -6,7 +6,6 @@ The checkpoint is a run of ours (its averaged parameters, where it kept them) or
 file, its head included. Every example counts exactly once.
 """
 
-import dataclasses
 import sys
 
 import jax
@@ -20,6 +19,7 @@ from train_jax.sharding import param_shardings
 from vit_jax.init_from import transfer_params
 from vit_jax.models import api
 from vit_jax.task import ViTTrainConfig, image_shape, make_evaluations
+from vit_jax.transfer import TransferConfig
 
 _CHECKPOINT = flags.DEFINE_string(
     "checkpoint", None, "A run's directory, one of its checkpoints, or a published .npz file."
@@ -45,7 +45,8 @@ def evaluate(config: ViTTrainConfig, checkpoint: str) -> dict[str, dict[str, flo
             abstract,
             shardings,
         )
-        transfer = dataclasses.replace(config.transfer, keep_head=True)
+        # What started the run (grids, patterns) does not apply to its own checkpoints.
+        transfer = TransferConfig(keep_head=True, averaged=config.transfer.averaged)
         params = transfer_params(
             checkpoint, places, model=model, image_shape=shape, config=transfer
         )

@@ -57,14 +57,14 @@ def get_config(arg: str | None = None) -> ConfigDict:
                     preprocess=Squash(size=SIZE),
                 )
             },
-            batch_size=64,
-            total="200 steps",
+            batch_size=32,
+            total="120 steps",
             loss="softmax",
             flip=False,
             optimizer=Sgd(momentum=0.9, clip_norm=1.0),
-            schedule=CosineConfig(base=0.03, warmup="20 steps"),
+            schedule=CosineConfig(base=0.03, warmup="12 steps"),
             checkpoint=CheckpointConfig(every="100 percent"),
-            log_every="50 steps",
+            log_every="40 steps",
             evaluate_every="100 percent",
         )
     )

@@ -57,12 +57,12 @@ def get_config() -> ConfigDict:
                 )
             },
             batch_size=128,
-            total="600 steps",
+            total="500 steps",
             loss="sigmoid",
             flip=False,  # a mirrored digit is another sign
             optimizer=Adam(weight_decay=0.03, clip_norm=1.0),
-            schedule=LinearConfig(base=1e-3, warmup="60 steps"),
-            checkpoint=CheckpointConfig(every="200 steps"),
+            schedule=LinearConfig(base=1e-3, warmup="50 steps"),
+            checkpoint=CheckpointConfig(every="250 steps"),
             log_every="50 steps",
             evaluate_every="50 percent",
         )
