@@ -21,13 +21,13 @@ class Ledger:
     def __init__(self, cores: float):
         """Starts the clock."""
         self.cores = cores
-        self._before = dict.fromkeys(KINDS, 0.0)
-        self._seconds = dict.fromkeys(KINDS, 0.0)
+        self._before: dict[str, float] = dict.fromkeys(KINDS, 0.0)
+        self._seconds: dict[str, float] = dict.fromkeys(KINDS, 0.0)
         self._began = time.perf_counter()
 
     def carry(self, spent: Mapping[str, float]) -> None:
         """Continues from core-seconds by kind, as an earlier process saved them."""
-        self._before |= spent
+        self._before |= dict(spent)
 
     @contextlib.contextmanager
     def on(self, kind: str) -> Iterator[None]:

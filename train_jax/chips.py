@@ -7,6 +7,7 @@ two TensorCores of a v3 chip.
 
 import dataclasses
 import os
+from typing import Any
 
 import jax
 
@@ -42,7 +43,7 @@ CHIPS = {
 }
 
 
-def cores_per_device(device: jax.Device) -> float:
+def cores_per_device(device: Any) -> float:
     """How many cores one JAX device stands for.
 
     A TPU core is a TensorCore. A GPU counts as one core. On the CPU backend the cores are this

@@ -71,7 +71,7 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
         if dataclasses.is_dataclass(value):
             return value
         if not isinstance(value, Mapping) and not hasattr(value, "items"):
-            raise UserError(f"{path} is {value!r}; it must be a group of keys ({hint.__name__}).")
+            raise UserError(f"{path} is {value!r}; it must be a group of keys ({_name(hint)}).")
         return from_config(typing.cast(type, hint), value, path=path)
     if origin is tuple:
         return _convert_tuple(args, value, path)
@@ -128,6 +128,10 @@ def _convert_plain(hint: Any, value: Any, path: str) -> Any:
         kind = type(value).__name__
         raise UserError(f"{path} is {value!r} ({kind}); it must be of type {hint.__name__}.")
     return value
+
+
+def _name(kind: Any) -> str:
+    return kind.__name__
 
 
 def _listed(names: typing.Iterable[Any]) -> str:

@@ -262,7 +262,7 @@ def _next_batch(batches: Iterator[Any], last_loss: jax.Array, ledger: Ledger) ->
     """The next batch. Waiting counts as lost only where the device ran out of work meanwhile."""
     began = time.perf_counter()
     batch = next(batches)
-    if last_loss.is_ready():
+    if last_loss.is_ready():  # pyright: ignore[reportAttributeAccessIssue]
         ledger.add("input", time.perf_counter() - began)
     return batch
 

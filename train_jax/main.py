@@ -4,6 +4,7 @@ Exit codes: 0 done, 2 something the user can mend (one sentence on stderr), 75 s
 (start the same command again to go on).
 """
 
+import logging as std_logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -109,7 +110,7 @@ def _set_up_logging() -> None:
     logging.get_absl_handler().setFormatter(None)
     # Their progress notes are for their developers.
     for name in ("orbax", "jax", "grain", "etils", "tensorstore"):
-        logging.logging.getLogger(name).setLevel(logging.logging.WARNING)
+        std_logging.getLogger(name).setLevel(std_logging.WARNING)
 
 
 def _set_up_compilation_cache() -> None:

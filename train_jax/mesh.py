@@ -6,6 +6,7 @@ hidden units. One device is the mesh 1x1x1: there is no other code path for it.
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 from jax.experimental import mesh_utils
@@ -30,7 +31,7 @@ class MeshConfig:
     tensor: int = 1
 
 
-def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
+def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
     """The mesh of all devices of all hosts, neighbours in it being neighbours on the network.
 
     Raises:

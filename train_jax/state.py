@@ -1,5 +1,6 @@
 """What training carries from step to step: plain arrays, all of them fit for a file."""
 
+import dataclasses
 from typing import Any
 
 import flax.struct
@@ -69,7 +70,7 @@ def with_params(
 
 def state_shardings(
     abstract: TrainState, task: Task, optimizer: optax.GradientTransformation, mesh: Mesh
-) -> TrainState:
+) -> Any:
     """Where every array of the state lives: moments and averages beside their parameters."""
     params = param_shardings(abstract.params, task.param_rules, mesh)
     everywhere = replicated(mesh)
@@ -80,7 +81,8 @@ def state_shardings(
         params,
         transform_non_params=lambda _: everywhere,
     )
-    return TrainState(
+    return dataclasses.replace(
+        abstract,
         step=everywhere,
         params=params,
         model_state=jax.tree.map(lambda _: everywhere, abstract.model_state),

@@ -53,7 +53,7 @@ def _run(file: str, config: ml_collections.ConfigDict, workdir: Path) -> Result:
         f"--workdir={workdir}\n"
     )
     sys.stdout.flush()
-    frozen = from_config(ViTTrainConfig, config)
+    frozen = from_config(ViTTrainConfig, config.to_dict())
     result = fit(make_task(frozen), frozen, str(workdir))
     sys.stdout.write(f"  test accuracy {result.metrics['test/accuracy']:.1%}\n")
     return result
