@@ -53,8 +53,14 @@ class Journal:
         """Starts the clock of the rates: everything is compiled."""
         self._began = self._mark = (self._start, self._ledger.stepping_seconds())
 
-    def log(self, step: int, window: Window) -> None:
-        """Takes the window that ends at ``step``, and writes the one before."""
+    def log(self, step: int, window: Window, *, unreadable: int = 0) -> None:
+        """Takes the window that ends at ``step``, and writes the one before.
+
+        Args:
+            step: steps done.
+            window: what they measured, still on the device.
+            unreadable: training examples that this process could not read so far.
+        """
         self._write_pending()
         done, seconds = self._mark
         self._mark = (step, self._ledger.stepping_seconds())
@@ -65,6 +71,8 @@ class Journal:
             "eta_seconds": (self._total - step) * self._batch_size / max(per_second, 1e-9),
             "core_days": self._ledger.core_days(),
         }
+        if unreadable:
+            values["unreadable_examples"] = unreadable
         self._pending = (step, window, values)
 
     def record(self, step: int, metrics: dict[str, float]) -> None:

@@ -142,7 +142,8 @@ def _train(
                 jax.block_until_ready(in_flight.popleft())
 
             if run.due(run.config.log_every, step):
-                journal.log(step, window)
+                unreadable = len(run.task.train_data.skipped())
+                journal.log(step, window, unreadable=unreadable)
                 window = new_window()
             if run.due(run.config.evaluate_every, step):
                 with ledger.on("evaluate"):

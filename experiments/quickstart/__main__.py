@@ -60,7 +60,7 @@ def _run(file: str, config: ml_collections.ConfigDict, workdir: Path) -> Result:
 
 
 def table(runs: dict[str, list[Result]]) -> str:
-    """One line per system: mean and standard deviation over its runs, as the ViT paper's Table 2."""
+    """One line per system, mean and standard deviation over its runs as in the paper."""
     what = {
         "pre-training": f"digits {_digits(pretrain.CLASSES)}, all labels, {pretrain.SIZE} px",
         "fine-tuned": f"digits {_digits(finetune.CLASSES)}, {finetune.SHOTS} labels a class, "
