@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import time
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +152,43 @@ def place_a_batch(batch_size: int) -> dict[str, Any]:
     whole = multihost_utils.process_allgather(batch["image"], tiled=True)
     total = jax.jit(lambda x: x.sum())(batch["image"])
     return {"rows": rows.tolist(), "whole": whole.tolist(), "total": int(total)}
+
+
+def load_images(data_dir: str, shape: list[int]) -> dict[str, Any]:
+    """Training batches 13 to 15 and one evaluation, on a mesh of the given shape."""
+    from train_jax.data.placement import local_rows, prefetch
+    from train_jax.sharding import batch_sharding
+    from vit_jax.data.pipeline import DataConfig, eval_data, train_data
+    from vit_jax.data.preprocess import InceptionCrop, Squash
+
+    mesh = jax.make_mesh(
+        tuple(shape),
+        ("data", "fsdp", "tensor"),
+        axis_types=(jax.sharding.AxisType.Auto,) * 3,
+    )
+    sharding = batch_sharding(mesh)
+    options = {"source": "digits", "data_dir": data_dir, "threads": 1}
+    train = train_data(
+        DataConfig(split="train", preprocess=InceptionCrop(16), **options), batch_size=96, seed=1
+    )
+    rows = local_rows(sharding, 96)
+    checks = []
+    # 1,437 examples: batch 14 straddles two epochs.
+    with prefetch(train.start(13, rows), sharding, 96) as batches:
+        for _ in range(3):
+            batch = next(batches)
+            whole = {
+                key: multihost_utils.process_allgather(value, tiled=True)
+                for key, value in batch.items()
+            }
+            checks.append([zlib.crc32(whole[key].tobytes()) for key in sorted(whole)])
+    test = eval_data(DataConfig(split="test", preprocess=Squash(8), **options), batch_size=32)
+    counted, steps = 0, 0
+    count = jax.jit(lambda mask: mask.sum())
+    with prefetch(test.start(local_rows(sharding, 32)), sharding, 32) as batches:
+        for batch in batches:
+            counted, steps = counted + int(count(batch["mask"])), steps + 1
+    return {"rows": rows.tolist(), "checks": checks, "counted": counted, "steps": steps}
 
 
 def die_or_wait(seconds: float) -> None:
