@@ -10,7 +10,6 @@ that it would have produced: this saves a quarter of the decoding time of random
 """
 
 import dataclasses
-import functools
 
 import cv2
 import numpy as np
@@ -139,7 +138,8 @@ class Picture:
         """
         self._image = image
         self._fast_dct = fast_dct
-        self._frame = None
+        self._pixels: np.ndarray | None = None
+        self._frame: _Frame | None = None
         if isinstance(image, bytes) and image[:2] == b"\xff\xd8":
             self._frame = _parse_jpeg(image)
 
@@ -150,13 +150,19 @@ class Picture:
             return self._frame.height, self._frame.width
         return self.pixels.shape[0], self.pixels.shape[1]
 
-    @functools.cached_property
+    # Not functools.cached_property, which in Python 3.11 lets one thread at a time decode.
+    @property
     def pixels(self) -> np.ndarray:
         """All pixels, uint8 (h, w, 3).
 
         Raises:
             CorruptImageError: the bytes cannot be decoded completely.
         """
+        if self._pixels is None:
+            self._pixels = self._decode()
+        return self._pixels
+
+    def _decode(self) -> np.ndarray:
         if isinstance(self._image, np.ndarray):
             return _from_array(self._image)
         if self._frame is not None and self._frame.components in (1, 3):
@@ -165,17 +171,20 @@ class Picture:
 
     def crop(self, top: int, left: int, height: int, width: int) -> np.ndarray:
         """Returns a view of a rectangle, uint8 (height, width, 3), equal to that of `pixels`."""
-        frame, rows = self._frame, top + height + _MARGIN
-        source = None
-        if (
-            frame is not None
-            and frame.can_stop
-            and frame.components in (1, 3)
-            and rows + _MARGIN < frame.height
-            and "pixels" not in self.__dict__
-            and self._image[-2:] == b"\xff\xd9"  # else truncated: let the whole decoding say so
-        ):
-            source = _decode_top(bytes(self._image), frame, rows, fast_dct=self._fast_dct)
+        source = self._top(top + height + _MARGIN)
         if source is None:
             source = self.pixels
         return source[top : top + height, left : left + width]
+
+    def _top(self, rows: int) -> np.ndarray | None:
+        """Decodes rows from the top on; None where decoding everything is as good or needed."""
+        frame = self._frame
+        if frame is None or not frame.can_stop or frame.components not in (1, 3):
+            return None
+        if self._pixels is not None or rows + _MARGIN >= frame.height:
+            return None
+        data = self._image
+        # A file without its end is truncated: decoding it as a whole says so.
+        if not isinstance(data, bytes) or not data.endswith(b"\xff\xd9"):
+            return None
+        return _decode_top(data, frame, rows, fast_dct=self._fast_dct)

@@ -5,6 +5,7 @@
 | `tfds:cifar100`, `tfds:imagenet_v2/topimages` | a TFDS data set, prepared as ArrayRecord |
 | `folder:/data/pets` | `{split}/{class}/*.jpg`, or `{class}/*.jpg` with the one split `all` |
 | `digits` | scikit-learn's digits, prepared on first use (vit_jax/data/digits.py) |
+| `user:jft300m` | nothing yet: data that only the user can supply, by naming one of the above |
 
 A split is written as in TFDS: `train`, `train[:98%]`, `train[-5000:]`, `train+validation`. All
 sources are random-access and never import TensorFlow; whatever is wrong with them is said when
@@ -97,6 +98,12 @@ def open_source(
 
         directory = digits.prepare(data_dir)
         return tfds_source.open_tfds("digits", split, data_dir=directory)
+    if kind == "user" and rest:
+        raise UserError(
+            f"The data set '{rest}' is yours to supply: name it with source=tfds:NAME or "
+            "source=folder:/PATH behind the colon of --config, or with --config.data.source and "
+            "--config.evaluations.NAME.source."
+        )
     hint = difflib.get_close_matches(source, ["digits", f"tfds:{source}", f"folder:{source}"], 1, 0)
     raise UserError(
         f"Unknown data source '{source}', did you mean '{hint[0]}'? "

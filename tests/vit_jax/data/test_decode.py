@@ -146,3 +146,23 @@ def test_damage_inside_the_scan_is_noticed_within_the_crop():
 def test_bytes_after_the_end_are_no_damage():
     data = encode(photograph(40, 40), ".jpg")
     np.testing.assert_array_equal(Picture(data + b"\0" * 100).pixels, Picture(data).pixels)
+
+
+def test_threads_decode_at_the_same_time():
+    # functools.cached_property of Python 3.11 holds a lock of the class while it computes.
+    import threading
+
+    image = np.broadcast_to(np.zeros((1, 1, 3), np.uint8), (8, 8, 3))
+    meeting = threading.Barrier(2, timeout=20)
+
+    class Slow(Picture):
+        def _decode(self):
+            meeting.wait()
+            return super()._decode()
+
+    threads = [threading.Thread(target=lambda: Slow(image).pixels) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not meeting.broken
