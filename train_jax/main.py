@@ -15,7 +15,7 @@ import jax
 from absl import flags, logging
 from ml_collections import config_flags
 
-from train_jax import hosts
+from train_jax import command_line, hosts
 from train_jax.config import from_config
 from train_jax.errors import UserError
 
@@ -37,8 +37,6 @@ _COORDINATOR = flags.DEFINE_string(
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Number of processes in all.")
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
 
-USER_ERROR_EXIT_CODE = 2
-
 
 def launch(main: Callable[[], int | None], usage: str, argv: Sequence[str] | None = None) -> None:
     """Parses the flags, runs ``main`` and exits with its code.
@@ -49,8 +47,9 @@ def launch(main: Callable[[], int | None], usage: str, argv: Sequence[str] | Non
         argv: the command line; by default that of the process.
     """
     argv = list(sys.argv if argv is None else argv)
-    try:
-        _parse_flags(argv, usage)
+
+    def command() -> int | None:
+        command_line.parse(argv, usage, __name__)
         _set_up_logging()
         _set_up_compilation_cache()
         hosts.initialize(
@@ -58,10 +57,9 @@ def launch(main: Callable[[], int | None], usage: str, argv: Sequence[str] | Non
             num_processes=_NUM_PROCESSES.value,
             process_id=_PROCESS_ID.value,
         )
-        code = main() or 0
-    except UserError as error:
-        sys.stderr.write(f"Error: {error}\n")
-        code = USER_ERROR_EXIT_CODE
+        return main()
+
+    code = command_line.exit_code(command)
     sys.stdout.flush()
     sys.exit(code)
 
@@ -77,40 +75,18 @@ def read_config(cls: type[T]) -> T:
     return from_config(cls, CONFIG.value)
 
 
-def _parse_flags(argv: list[str], usage: str) -> None:
-    if any(arg in ("--help", "-h", "-help", "--helpfull", "--helpshort") for arg in argv):
-        command = f"{Path(argv[0]).parent.name}.{Path(argv[0]).stem}"
-        modules = (sys.modules["__main__"].__name__, __name__)
-        own = [flag for name in modules for flag in flags.FLAGS.get_flags_for_module(name)]
-        lines = [f"  --{flag.name}: {flag.help}" for flag in own]
-        sys.stdout.write(f"{usage}\nFlags of python -m {command}:\n" + "\n".join(lines) + "\n")
-        sys.exit(0)
-    try:
-        rest = flags.FLAGS(argv)
-    except UserError:
-        raise
-    except (flags.Error, OSError, KeyError, AttributeError, TypeError, ValueError) as error:
-        # ml_collections reports an unknown key, a wrong type or a missing file each in its own way.
-        raise UserError(f"{_one_line(error)} (see --help)") from error
-    if len(rest) > 1:
-        raise UserError(f"Unexpected argument {rest[1]!r}; flags are written --name=value.")
-
-
-def _one_line(error: BaseException) -> str:
-    cause = error.__cause__ or error.__context__
-    text = " ".join(str(error.args[0] if error.args else error).split())
-    if isinstance(cause, UserError):
-        return str(cause)
-    return text
-
-
 def _set_up_logging() -> None:
     logging.use_absl_handler()
     logging.set_verbosity(logging.INFO)
     logging.get_absl_handler().setFormatter(None)
-    # Their progress notes are for their developers.
+    # Their progress notes are for their developers; what goes wrong, we say ourselves.
+    logging.get_absl_logger().addFilter(_is_not_tfds)
     for name in ("orbax", "jax", "grain", "etils", "tensorstore"):
         std_logging.getLogger(name).setLevel(std_logging.WARNING)
+
+
+def _is_not_tfds(record: std_logging.LogRecord) -> bool:
+    return f"{os.sep}tensorflow_datasets{os.sep}" not in record.pathname
 
 
 def _set_up_compilation_cache() -> None:

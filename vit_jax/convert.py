@@ -12,12 +12,12 @@ The result can be given to `--config.init_from`. Nothing is ever overwritten.
 import os
 import re
 import sys
-from collections.abc import Sequence
 from typing import Any, Literal
 
 import jax
-from absl import app, flags, logging
+from absl import flags, logging
 
+from train_jax import command_line
 from train_jax.checkpoint import save_once
 from train_jax.config import to_dict
 from train_jax.errors import UserError
@@ -83,7 +83,7 @@ def convert(
     if not is_published(source) and not is_published(destination):
         raise UserError(
             f"{opened.path} and {destination} are both checkpoint directories; one of SOURCE and "
-            "DEST must end in .npz."
+            "DESTINATION must end in .npz."
         )
     if position is None and POSITION_TABLE not in opened.shapes:
         position = opened.about.get("model", {}).get("position")
@@ -133,28 +133,24 @@ def _parse_grid(text: str | None) -> Grid | None:
     return int(match[1]), int(match[2])
 
 
-def main(argv: Sequence[str]) -> int:
-    """The command line; returns the exit code."""
+def main() -> None:
+    """The command line."""
     logging.set_verbosity(logging.WARNING)
     # Weights are only moved: an accelerator would have to be waited for, or may be in use.
     jax.config.update("jax_platforms", "cpu")
-    try:
-        if len(argv) != 3:
-            raise UserError("Give SOURCE and DEST; see python -m vit_jax.convert --help.")
-        options: dict[str, Any] = {
-            "names": _NAMES.value,
-            "layers": _LAYERS.value,
-            "grid": _parse_grid(_GRID.value),
-            "position": _POSITION.value,
-            "averaged": _AVERAGED.value,
-        }
-        report = convert(argv[1], argv[2], **options)
-    except UserError as error:
-        sys.stderr.write(f"Error: {error}\n")
-        return 2
+    source, destination = command_line.parse(
+        sys.argv, __doc__ or "", arguments=("SOURCE", "DESTINATION")
+    )
+    options: dict[str, Any] = {
+        "names": _NAMES.value,
+        "layers": _LAYERS.value,
+        "grid": _parse_grid(_GRID.value),
+        "position": _POSITION.value,
+        "averaged": _AVERAGED.value,
+    }
+    report = convert(source, destination, **options)
     sys.stdout.write(f"{report}\n")
-    return 0
 
 
 if __name__ == "__main__":
-    app.run(main)
+    sys.exit(command_line.exit_code(main))
