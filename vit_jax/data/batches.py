@@ -11,6 +11,7 @@ import contextlib
 import multiprocessing
 import multiprocessing.connection
 import os
+import signal
 import threading
 from collections.abc import Callable, Generator, Mapping
 from concurrent.futures.process import BrokenProcessPool
@@ -188,6 +189,8 @@ _worker_blocks: dict[str, _Block] = {}
 def _start_worker(loader: Loader) -> None:
     global _worker_loader
     _worker_loader = loader
+    # Ctrl-C goes to the whole group of processes; the parent decides what becomes of us.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

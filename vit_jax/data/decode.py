@@ -106,10 +106,15 @@ def _decode_top(data: bytes, frame: _Frame, rows: int, *, fast_dct: bool) -> np.
 
 
 def _decode_other(data: bytes) -> np.ndarray:
+    if not data:
+        raise CorruptImageError("the file is empty")
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error as error:  # the header promises an impossible size, for example
+        raise CorruptImageError(str(error)) from error
     if pixels is None:
-        raise CorruptImageError("not a readable image" if data else "the file is empty")
+        raise CorruptImageError("not a readable image")
     return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
 
 

@@ -76,6 +76,8 @@ def prepare(data_dir: str | None) -> str:
     Returns:
         The directory.
     """
+    if data_dir and "://" in data_dir:
+        raise UserError(f"The digits are written to a local directory, not to {data_dir}.")
     directory = Path(data_dir or DATA_DIR).expanduser()
     try:
         directory.mkdir(parents=True, exist_ok=True)

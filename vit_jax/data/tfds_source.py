@@ -106,11 +106,11 @@ def _check_split(builder: Any, name: str, split: str) -> None:
         raise UserError(f"The split '{split}' of tfds:{name} holds no examples: choose another.")
 
 
-def _builder(name: str, *, data_dir: str | None) -> Any:
+def _builder(name: str, *, data_dir: str | None, **options: Any) -> Any:
     import tensorflow_datasets as tfds
 
     try:
-        return tfds.builder(name, data_dir=data_dir, try_gcs=False)
+        return tfds.builder(name, data_dir=data_dir, try_gcs=False, **options)
     except tfds.core.DatasetNotFoundError as error:
         known = tfds.list_builders(with_community_datasets=False)
         close = difflib.get_close_matches(name.split("/")[0].split(":")[0], known, 3)
@@ -118,10 +118,7 @@ def _builder(name: str, *, data_dir: str | None) -> Any:
         where = data_dir or "the default data directory"
         raise UserError(f"TFDS knows no data set '{name}', nor is it in {where}{hint}") from error
     except ImportError as error:
-        raise UserError(
-            f"tfds:{name} cannot be opened without another package ({error}): "
-            "pip install vit-pose-jax[tensorflow], or the package named."
-        ) from error
+        raise UserError(_needs_package(name, error)) from error
     except (ValueError, AssertionError, RuntimeError) as error:
         raise UserError(f"TFDS cannot open '{name}': {str(error).splitlines()[0]}") from error
 
@@ -132,17 +129,41 @@ def _check_prepared(builder: Any, name: str, *, data_dir: str | None) -> None:
     option = f" --data_dir={data_dir}" if data_dir else ""
     if not builder.is_prepared():
         raise UserError(
-            f"tfds:{name} is not prepared in {builder.data_path}: run `tfds build {name} "
-            f"--file_format=array_record{option}` first (data sets whose own code needs TensorFlow "
-            "ask for it: pip install vit-pose-jax[tensorflow])."
+            f"tfds:{name} is not prepared in {builder.data_path}: run `python -m "
+            f"vit_jax.data.prepare tfds:{name}{option}` first."
         )
     found = builder.info.file_format
     if found not in (tfds.core.FileFormat.ARRAY_RECORD, tfds.core.FileFormat.PARQUET):
         raise UserError(
             f"tfds:{name} in {builder.data_path} is stored as {found.value}, which needs "
-            "TensorFlow to read: prepare it in another directory with `tfds build "
-            f"{name} --file_format=array_record --data_dir=DIRECTORY`."
+            "TensorFlow to read: prepare it in another directory with `python -m "
+            f"vit_jax.data.prepare tfds:{name} --data_dir=DIRECTORY`."
         )
+
+
+def prepare_tfds(name: str, *, data_dir: str | None) -> str:
+    """Downloads and writes a data set unless it is there; see `vit_jax.data.prepare`."""
+    import tensorflow_datasets as tfds
+
+    builder = _builder(name, data_dir=data_dir)
+    if not builder.is_prepared():
+        builder = _builder(name, data_dir=data_dir, file_format="array_record")
+        try:
+            builder.download_and_prepare()
+        except ImportError as error:
+            raise UserError(_needs_package(name, error)) from error
+        except (AssertionError, OSError, tfds.download.DownloadError) as error:
+            raise UserError(f"tfds:{name} could not be prepared: {error}") from error
+    _check_prepared(builder, name, data_dir=data_dir)
+    splits = ", ".join(f"{k} ({v.num_examples})" for k, v in builder.info.splits.items())
+    return f"tfds:{name} is in {builder.data_path}: {splits}"
+
+
+def _needs_package(name: str, error: ImportError) -> str:
+    return (
+        f"tfds:{name} needs another package ({error}): pip install vit-pose-jax[tensorflow], or "
+        "the package that is named."
+    )
 
 
 def _one_of(name: str, features: Any, *, label_key: str | None, what: str) -> str:

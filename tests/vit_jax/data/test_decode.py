@@ -148,6 +148,23 @@ def test_bytes_after_the_end_are_no_damage():
     np.testing.assert_array_equal(Picture(data + b"\0" * 100).pixels, Picture(data).pixels)
 
 
+@pytest.mark.parametrize("extension", [".jpg", ".png", ".webp", ".bmp"])
+def test_random_damage_is_survived(extension):
+    rng = np.random.default_rng(0)
+    whole = encode(photograph(30, 40), extension)
+    for _ in range(30):
+        damaged = bytearray(whole)
+        for at in rng.integers(0, min(len(damaged), 700), 3):
+            damaged[at] = rng.integers(256)
+        picture = Picture(bytes(damaged))
+        try:
+            height, width = picture.size
+            assert picture.crop(0, 0, height // 2, width).shape == (height // 2, width, 3)
+            assert picture.pixels.shape == (height, width, 3)
+        except CorruptImageError:
+            pass
+
+
 def test_threads_decode_at_the_same_time():
     # functools.cached_property of Python 3.11 holds a lock of the class while it computes.
     import threading

@@ -1,6 +1,11 @@
 """Batches: the same for any number of threads, processes and hosts; resumable; complete."""
 
 import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -273,3 +278,42 @@ def test_threads_end_with_the_iterator(config):
     assert [t for t in threading.enumerate() if t.name.startswith("images")]
     iterator.close()  # pyright: ignore
     assert not [t for t in threading.enumerate() if t.name.startswith("images")]
+
+
+def test_workers_end_when_their_parent_is_killed(folder, tmp_path):
+    script = tmp_path / "parent.py"
+    script.write_text(
+        "import multiprocessing, os, signal, sys\n"
+        "import numpy as np\n"
+        "from vit_jax.data.pipeline import DataConfig, train_data\n"
+        "from vit_jax.data.preprocess import InceptionCrop\n"
+        "if __name__ == '__main__':\n"
+        "    config = DataConfig(source=sys.argv[1], split='train', workers=2,\n"
+        "                        preprocess=InceptionCrop(16))\n"
+        "    batches = train_data(config, batch_size=16, seed=0).start(0, np.arange(16))\n"
+        "    next(batches)\n"
+        "    print(*[p.pid for p in multiprocessing.active_children()], flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, str(script), f"folder:{folder}"],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == -signal.SIGKILL
+    workers = [int(pid) for pid in ended.stdout.split()]
+    assert len(workers) == 2
+    deadline = time.monotonic() + 20
+    while any(is_alive(pid) for pid in workers):
+        assert time.monotonic() < deadline, "workers outlive their parent"
+        time.sleep(0.05)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split(") ")[-1][0] != "Z"
+    except OSError:
+        return False

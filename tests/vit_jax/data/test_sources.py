@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from train_jax.errors import UserError
+from vit_jax.data import prepare
 from vit_jax.data.sources import open_source, select
 
 tfds = pytest.importorskip("tensorflow_datasets")
@@ -115,7 +116,7 @@ def test_sources_can_be_pickled(tiny):
         ("tfds:tiny_real", "val", "no split 'val': its splits are train, test"),
         ("tfds:tiny_real", "train[:200%]", r"no split 'train\[:200%\]'"),
         ("tfds:tiny_real", "train[5:5]", "no examples"),
-        ("tfds:cifar100", "train", "not prepared.*tfds build cifar100"),
+        ("tfds:cifar100", "train", "not prepared.*vit_jax.data.prepare tfds:cifar100 "),
         ("cifar100", "train", "Unknown data source 'cifar100', did you mean 'tfds:cifar100'"),
         ("tfds:", "train", "Unknown data source"),
     ],
@@ -136,7 +137,7 @@ def test_data_sets_in_a_format_that_needs_tensorflow_are_refused(tiny, monkeypat
         is_prepared = staticmethod(lambda: True)
 
     monkeypatch.setattr(tfds, "builder", lambda *a, **k: Other())
-    with pytest.raises(UserError, match=r"tfrecord.*--file_format=array_record"):
+    with pytest.raises(UserError, match=r"tfrecord.*vit_jax\.data\.prepare tfds:tiny_real"):
         open_source("tfds:tiny_real", "train", data_dir=tiny)
 
     def needs_tensorflow(*args, **kwargs):
@@ -145,6 +146,24 @@ def test_data_sets_in_a_format_that_needs_tensorflow_are_refused(tiny, monkeypat
     monkeypatch.setattr(tfds, "builder", needs_tensorflow)
     with pytest.raises(UserError, match=r"pip install vit-pose-jax\[tensorflow\]"):
         open_source("tfds:tiny_real", "train", data_dir=tiny)
+
+
+def test_prepare_writes_a_data_set_once(tiny, tmp_path, capsys, monkeypatch):
+    for _ in range(2):
+        assert prepare.main(["tfds:tiny_real", f"--data_dir={tmp_path}"]) == 0
+        text = capsys.readouterr().out
+        assert "train (20)" in text
+        assert "test (7)" in text
+    assert len(open_source("tfds:tiny_real", "train", data_dir=str(tmp_path))) == 20
+
+    def needs_tensorflow(self, dl_manager):
+        raise ModuleNotFoundError("No module named 'tensorflow'")
+
+    monkeypatch.setattr(TinyReal, "_split_generators", needs_tensorflow)
+    assert prepare.main(["tfds:tiny_real", f"--data_dir={tmp_path}/other"]) == 2
+    assert "pip install vit-pose-jax[tensorflow]" in capsys.readouterr().err
+    assert prepare.main(["folder:/data"]) == 2
+    assert prepare.main(["digits", f"--data_dir={tmp_path}"]) == 0
 
 
 def make_folder(root: Path, layout: dict[str, int]) -> Path:
