@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -26,7 +26,7 @@ from train_jax.checkpoint import Checkpoints, DamagedCheckpoint, read_meta, requ
 from train_jax.config import differences, identity, to_dict
 from train_jax.data.placement import local_rows, prefetch
 from train_jax.errors import UserError
-from train_jax.evaluation import make_evaluator
+from train_jax.evaluation import Evaluator, make_evaluator
 from train_jax.journal import Journal
 from train_jax.mesh import make_mesh
 from train_jax.metrics import empty_window
@@ -75,6 +75,7 @@ class _Run:
     schedule: Schedule
     optimizer: optax.GradientTransformation
     abstract: TrainState
+    evaluators: Mapping[str, Evaluator]
 
     def due(self, duration: str, step: int) -> bool:
         """Whether something with this interval happens after ``step`` steps."""
@@ -118,13 +119,9 @@ def _train(
         stop_on_nonfinite=run.config.nonfinite == "stop",
     )
     metrics, step, preempted = {}, start, False
-    evaluators = {
-        name: make_evaluator(evaluation, run.mesh)
-        for name, evaluation in run.task.evaluations.items()
-    }
     if start == run.total:
         with ledger.on("evaluate"):
-            metrics = _evaluate(evaluators, state)
+            metrics = _evaluate(run.evaluators, state)
         return Result(start, metrics, 0.0, ledger.core_seconds(), False)
     with journal, _batches(run, start) as batches:
         with ledger.on("start"):
@@ -147,7 +144,7 @@ def _train(
                 window = new_window()
             if run.due(run.config.evaluate_every, step):
                 with ledger.on("evaluate"):
-                    metrics = _evaluate(evaluators, state)
+                    metrics = _evaluate(run.evaluators, state)
                 journal.record(step, metrics)
             preempted = notice.should_stop(step) and step < run.total
             if preempted or run.due(run.config.checkpoint.every, step):
@@ -185,8 +182,11 @@ def _prepare(task: Task, config: TrainConfig, workdir: epath.Path, mesh: Mesh) -
     params, _ = jax.eval_shape(task.init, jax.random.key(0))
     optimizer = make_optimizer(config.optimizer, schedule, params)
     abstract = abstract_state(task, optimizer, mesh, ema=config.ema_decay is not None)
+    evaluators = {
+        name: make_evaluator(evaluation, mesh) for name, evaluation in task.evaluations.items()
+    }
     require_writable(workdir)
-    return _Run(task, config, workdir, mesh, total, of, schedule, optimizer, abstract)
+    return _Run(task, config, workdir, mesh, total, of, schedule, optimizer, abstract, evaluators)
 
 
 def _checkpoints(run: _Run) -> Checkpoints:
@@ -291,7 +291,7 @@ def _compile(run: _Run, batch: Any):
     return lowered.compile(), new_window
 
 
-def _evaluate(evaluators: dict[str, Any], state: TrainState) -> dict[str, float]:
+def _evaluate(evaluators: Mapping[str, Evaluator], state: TrainState) -> dict[str, float]:
     """All evaluations, with the averaged parameters where the run averages them."""
     params = state.params if state.ema is None else state.ema
     return {
