@@ -1,7 +1,7 @@
 """The seam between the models and everything else: plain dicts in, plain arrays out."""
 
 import re
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -63,7 +63,7 @@ def init(config: ViTConfig, key: jax.Array, image_shape: tuple[int, ...]) -> Par
     """
     config.grid(image_shape)
     images = jax.ShapeDtypeStruct((1, *image_shape[-3:]), jnp.float32)
-    return ViT(config).lazy_init(key, images)["params"]
+    return cast(Params, ViT(config).lazy_init(key, images)["params"])
 
 
 def apply(
@@ -82,7 +82,8 @@ def apply(
         intermediate results "pre_logits" (b, D or representation_size), float32, and "encoded"
         (b, n, D), the tokens after the last LayerNorm.
     """
-    return ViT(config).apply({"params": params}, images, key=key)
+    result = ViT(config).apply({"params": params}, images, key=key)
+    return cast(tuple[jax.Array, dict[str, jax.Array]], result)
 
 
 def param_rules(config: ViTConfig, image_shape: tuple[int, ...]) -> tuple[ParamRule, ...]:

@@ -42,6 +42,7 @@ class HeadsDense(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (..., D) to (..., heads, head_dim), or the other way."""
         heads = (self.num_heads, self.head_dim)
         width = self.num_heads * self.head_dim
         if self.back:

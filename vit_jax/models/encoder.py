@@ -5,7 +5,7 @@ a checkpoint never depends on how the stack is run.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import flax.linen as nn
 import jax
@@ -86,7 +86,8 @@ class Encoder(nn.Module):
 
         def run(x: jax.Array, layer: dict[str, Any]) -> jax.Array:
             noise = {name: layer[name] for name in ("key", "drop_rate") if name in layer}
-            return constrain_batch(block.apply({"params": layer["params"]}, x, **noise))
+            x = cast(jax.Array, block.apply({"params": layer["params"]}, x, **noise))
+            return constrain_batch(x)
 
         if config.remat != "none":
             policy = REMAT_POLICIES[config.remat]

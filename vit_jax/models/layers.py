@@ -33,6 +33,7 @@ class Dense(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (..., d) to (..., features)."""
         kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features))
         bias = self.param("bias", self.bias_init, (self.features,))
         y = jnp.einsum("...d,df->...f", x.astype(self.dtype), kernel.astype(self.dtype))
@@ -46,6 +47,7 @@ class LayerNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (..., D) to (..., D), in ``dtype``."""
         scale = self.param("scale", ones, (x.shape[-1],))
         bias = self.param("bias", zeros, (x.shape[-1],))
         x = x.astype(jnp.float32)
@@ -66,6 +68,7 @@ class MlpBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
+        """Maps (..., D) to (..., D); the key is of the dropout."""
         bias_init = nn.initializers.normal(1e-6)
         width = x.shape[-1]
         x = Dense(self.mlp_dim, self.dtype, xavier_uniform, bias_init, name="Dense_0")(x)

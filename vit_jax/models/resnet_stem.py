@@ -22,6 +22,7 @@ class StdConv(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (b, h, w, c) to (b, h / stride, w / stride, features)."""
         shape = (self.size, self.size, x.shape[-1], self.features)
         kernel = self.param("kernel", lecun_normal, shape)
         kernel = kernel - kernel.mean((0, 1, 2), keepdims=True)
@@ -44,6 +45,7 @@ class GroupNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (b, h, w, c) to the same shape, in ``dtype``."""
         channels = x.shape[-1]
         scale = self.param("scale", self.scale_init, (channels,)).reshape(1, 1, 1, channels)
         bias = self.param("bias", zeros, (channels,)).reshape(1, 1, 1, channels)
@@ -63,6 +65,7 @@ class Bottleneck(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (b, h, w, c) to (b, h / stride, w / stride, 4 * width)."""
         dtype, outputs = self.dtype, 4 * self.width
         y = StdConv(self.width, 1, 1, dtype, name="conv1")(x)
         y = nn.relu(GroupNorm(dtype, name="gn1")(y))
@@ -86,6 +89,7 @@ class Stage(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (b, h, w, c) to (b, h / stride, w / stride, 4 * width)."""
         for unit in range(self.units):
             stride = self.stride if unit == 0 else 1
             x = Bottleneck(self.width, stride, self.dtype, name=f"unit{unit + 1}")(x)
