@@ -20,6 +20,9 @@ cv2.setNumThreads(0)
 
 # Rows below the ones asked for: smooth chroma upsampling looks one chroma row (two pixels) ahead.
 _MARGIN = 8
+# Larger ones are damaged headers, which would cost gigabytes and seconds to find out.
+_MAX_PIXELS = 1 << 28
+_PNG = b"\x89PNG\r\n\x1a\n"
 _SEQUENTIAL = (0xC0, 0xC1)
 _NO_LENGTH = (0x01, *range(0xD0, 0xD9))
 _FRAMES = tuple(m for m in range(0xC0, 0xD0) if m not in (0xC4, 0xC8, 0xCC))
@@ -105,9 +108,27 @@ def _decode_top(data: bytes, frame: _Frame, rows: int, *, fast_dct: bool) -> np.
     return pixels
 
 
+def _check_size(height: int, width: int) -> None:
+    if height * width > _MAX_PIXELS:
+        raise CorruptImageError(f"the header promises {height} x {width} pixels")
+
+
+def _check_png(data: bytes) -> None:
+    """Checks what OpenCV would believe: sizes, and that all chunks up to the last are there."""
+    _check_size(int.from_bytes(data[20:24], "big"), int.from_bytes(data[16:20], "big"))
+    at, kind = len(_PNG), b""
+    while kind != b"IEND":
+        length, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
+        at += 12 + length
+        if at > len(data):
+            raise CorruptImageError("the file is truncated")
+
+
 def _decode_other(data: bytes) -> np.ndarray:
     if not data:
         raise CorruptImageError("the file is empty")
+    if data.startswith(_PNG):
+        _check_png(data)
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
@@ -152,6 +173,7 @@ class Picture:
     def size(self) -> tuple[int, int]:
         """Height and width in pixels."""
         if self._frame is not None and self._frame.height > 0:
+            _check_size(self._frame.height, self._frame.width)
             return self._frame.height, self._frame.width
         return self.pixels.shape[0], self.pixels.shape[1]
 
@@ -171,6 +193,7 @@ class Picture:
         if isinstance(self._image, np.ndarray):
             return _from_array(self._image)
         if self._frame is not None and self._frame.components in (1, 3):
+            _check_size(self._frame.height, self._frame.width)
             return _decode_jpeg(self._image, fast_dct=self._fast_dct)
         return _decode_other(self._image)
 

@@ -120,8 +120,9 @@ def test_orientation_tags_are_ignored():
 
 
 @pytest.mark.parametrize("cut", [0.02, 0.5, 0.9])
-def test_truncated_files_are_corrupt(cut):
-    data = encode(photograph(120, 80), ".jpg")
+@pytest.mark.parametrize("extension", [".jpg", ".png"])
+def test_truncated_files_are_corrupt(extension, cut):
+    data = encode(photograph(120, 80), extension)
     short = data[: int(len(data) * cut)]
     with pytest.raises(CorruptImageError):
         _ = Picture(short).pixels
@@ -146,6 +147,14 @@ def test_damage_inside_the_scan_is_noticed_within_the_crop():
 def test_bytes_after_the_end_are_no_damage():
     data = encode(photograph(40, 40), ".jpg")
     np.testing.assert_array_equal(Picture(data + b"\0" * 100).pixels, Picture(data).pixels)
+
+
+def test_headers_that_promise_too_much_are_damage():
+    data = bytearray(encode(photograph(30, 40), ".png"))
+    data[18:20] = b"\xff\xff"
+    data[22:24] = b"\xff\xff"
+    with pytest.raises(CorruptImageError, match="65535 x 65535"):
+        _ = Picture(bytes(data)).pixels
 
 
 @pytest.mark.parametrize("extension", [".jpg", ".png", ".webp", ".bmp"])
