@@ -5,12 +5,14 @@ before anything else touches a device, and every process must make the same call
 order: a process that leaves one out blocks the others.
 """
 
+import contextlib
 import os
 import signal
+import sys
 import threading
 from collections.abc import Mapping
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 from absl import logging
@@ -19,7 +21,10 @@ from jax.experimental import multihost_utils
 from train_jax.errors import UserError
 
 PREEMPTED_EXIT_CODE = 75
-"""A run that was told to stop, saved its state and wants to be started again (EX_TEMPFAIL)."""
+"""A run that was told to stop, or lost a process, and wants to be started again (EX_TEMPFAIL)."""
+
+# What collectives, the coordination service and its channel say of a process that is gone.
+_LOST = ("Gloo", "heartbeat", "Connection reset", "Connection closed", "UNAVAILABLE", "unhealthy")
 
 
 def initialize(
@@ -98,6 +103,35 @@ def all_agree(mine: bool) -> bool:
     if jax.process_count() == 1:
         return mine
     return bool(multihost_utils.process_allgather(jax.numpy.asarray(mine)).all())
+
+
+def is_lost_process(error: BaseException) -> bool:
+    """Whether an exception says that another process of the run is gone."""
+    text = str(error)
+    return isinstance(error, jax.errors.JaxRuntimeError) and any(sign in text for sign in _LOST)
+
+
+def leave(code: int, *, wait_s: float = 10) -> NoReturn:
+    """Ends one of several processes after an error.
+
+    Where all met the same error they take leave of each other. Where they did not, the others wait
+    for this one in the middle of a step: it ends, so that they notice.
+
+    Args:
+        code: the exit code.
+        wait_s: how long to wait for the others.
+    """
+
+    def shut_down() -> None:
+        with contextlib.suppress(Exception):
+            jax.distributed.shutdown()
+
+    thread = threading.Thread(target=shut_down, daemon=True)
+    thread.start()
+    thread.join(wait_s)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # the interpreter's own end would wait for the others, for minutes
 
 
 class StopNotice:

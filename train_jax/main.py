@@ -1,12 +1,13 @@
 """The command line that the packages share: flags, logging, processes, exit codes.
 
-Exit codes: 0 done, 2 something the user can mend (one sentence on stderr), 75 stopped as asked
-(start the same command again to go on).
+Exit codes: 0 done, 2 something the user can mend (one sentence on stderr), 75 stopped as asked, or
+another process is gone (start the same command again to go on).
 """
 
 import logging as std_logging
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -59,9 +60,28 @@ def launch(main: Callable[[], int | None], usage: str, argv: Sequence[str] | Non
         )
         return main()
 
-    code = command_line.exit_code(command)
+    sys.exit(_run(command))
+
+
+def _run(command: Callable[[], int | None]) -> int:
+    """The exit code of a command, which no other process has to wait for if it failed."""
+    try:
+        code = command_line.exit_code(command)
+    except Exception as error:
+        if not jax.distributed.is_initialized():
+            raise
+        if hosts.is_lost_process(error):
+            sys.stderr.write(
+                "Error: another process of this run is gone (see its log); start all of them again "
+                f"to go on from the last checkpoint ({' '.join(str(error).split())[:160]}).\n"
+            )
+            hosts.leave(hosts.PREEMPTED_EXIT_CODE, wait_s=0)
+        traceback.print_exc()
+        hosts.leave(1)
+    if code == command_line.USER_ERROR_EXIT_CODE and jax.distributed.is_initialized():
+        hosts.leave(code)
     sys.stdout.flush()
-    sys.exit(code)
+    return code
 
 
 def read_config(cls: type[T]) -> T:
@@ -81,7 +101,7 @@ def _set_up_logging() -> None:
     logging.get_absl_handler().setFormatter(None)
     # Their progress notes are for their developers; what goes wrong, we say ourselves.
     logging.get_absl_logger().addFilter(_is_not_tfds)
-    for name in ("orbax", "jax", "grain", "etils", "tensorstore"):
+    for name in ("orbax", "jax", "etils", "tensorstore"):
         std_logging.getLogger(name).setLevel(std_logging.WARNING)
 
 
