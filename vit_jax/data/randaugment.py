@@ -97,7 +97,9 @@ def _table(function: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
 
 def _per_channel(image: np.ndarray, table_of: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """Applies to each channel the table that its histogram asks for."""
-    counts = [np.bincount(image[..., c].ravel(), minlength=256) for c in range(3)]
+    counts = [
+        cv2.calcHist([image], [c], None, [256], [0, 256]).ravel().astype(np.int64) for c in range(3)
+    ]
     tables = np.stack([table_of(count) for count in counts], axis=-1)
     return cv2.LUT(image, tables[None])
 
@@ -120,15 +122,21 @@ def _equalize_table(counts: np.ndarray) -> np.ndarray:
     return np.minimum((below + step // 2) // step, 255).astype(np.uint8)
 
 
-def _blend(degenerate: np.ndarray | float, image: np.ndarray, factor: float) -> np.ndarray:
-    """Interpolates (factor < 1) or extrapolates (factor > 1) from a degenerate image."""
-    first = np.asarray(degenerate, np.float32)
-    mixed = first + np.float32(factor) * (image.astype(np.float32) - first)
-    return np.clip(mixed, 0, 255).astype(np.uint8)
+def _blend(degenerate: np.ndarray, image: np.ndarray, factor: float) -> np.ndarray:
+    """Interpolates (factor < 1) or extrapolates (factor > 1) from a degenerate image, float32."""
+    mixed = cv2.addWeighted(image.astype(np.float32), factor, degenerate, 1 - factor, 0.0)
+    return np.clip(mixed, 0, 255, out=mixed).astype(np.uint8)
+
+
+def _blend_level(level: float, image: np.ndarray, factor: float) -> np.ndarray:
+    """Blends with one grey level."""
+    return cv2.LUT(image, _table(lambda x: level + factor * (x - level)))
 
 
 def _grey(image: np.ndarray) -> np.ndarray:
-    return (image.astype(np.float32) @ np.array(_GREY, np.float32)).astype(np.uint8)
+    """Brightness as `tf.image.rgb_to_grayscale` rounds it, uint8 (h, w)."""
+    weights = np.array([_GREY], np.float32) * np.float32(255.5 / 255)
+    return cv2.transform(image.astype(np.float32), weights).astype(np.uint8)
 
 
 def _factor(config: RandAugment) -> float:
@@ -197,7 +205,8 @@ def _solarize_add(image: np.ndarray, config: RandAugment, draws: Draws) -> np.nd
 
 def _color(image: np.ndarray, config: RandAugment, draws: Draws) -> np.ndarray:
     del draws
-    return _blend(_grey(image)[:, :, None], image, _factor(config))
+    grey = cv2.cvtColor(_grey(image), cv2.COLOR_GRAY2RGB).astype(np.float32)
+    return _blend(grey, image, _factor(config))
 
 
 def _contrast(image: np.ndarray, config: RandAugment, draws: Draws) -> np.ndarray:
@@ -206,22 +215,23 @@ def _contrast(image: np.ndarray, config: RandAugment, draws: Draws) -> np.ndarra
         pivot = float(np.mean(_grey(image)))
     else:
         pivot = min(image.shape[0] * image.shape[1] / 256, 255.0)
-    return _blend(float(int(pivot)), image, _factor(config))
+    return _blend_level(float(int(pivot)), image, _factor(config))
 
 
 def _brightness(image: np.ndarray, config: RandAugment, draws: Draws) -> np.ndarray:
     del draws
-    return _blend(0.0, image, _factor(config))
+    return _blend_level(0.0, image, _factor(config))
 
 
 def _sharpness(image: np.ndarray, config: RandAugment, draws: Draws) -> np.ndarray:
     del draws
     if min(image.shape[:2]) < 3:
         return image
-    kernel = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]], np.float32) / 13
-    smooth = cv2.filter2D(image.astype(np.float32), -1, kernel)
+    # The kernel [[1, 1, 1], [1, 5, 1], [1, 1, 1]] / 13; borders stay as they are.
     degenerate = image.astype(np.float32)
-    degenerate[1:-1, 1:-1] = np.trunc(smooth[1:-1, 1:-1])
+    box = cv2.boxFilter(image, cv2.CV_32F, (3, 3), normalize=False)
+    inner = (box[1:-1, 1:-1] + 4 * degenerate[1:-1, 1:-1]) / np.float32(13)
+    degenerate[1:-1, 1:-1] = np.trunc(inner, out=inner)
     return _blend(degenerate, image, _factor(config))
 
 

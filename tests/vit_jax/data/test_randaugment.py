@@ -49,16 +49,30 @@ def test_augmentation_follows_from_the_draws():
 
 def test_blends_are_between_a_tenth_and_their_range():
     image = picture()
-    np.testing.assert_array_equal(
-        apply("brightness", image, 0), np.trunc(np.float32(0.1) * image.astype(np.float32))
-    )
-    np.testing.assert_array_equal(
-        apply("brightness", image, 10),
-        np.trunc(np.minimum(np.float32(1.9) * image.astype(np.float32), 255)),
-    )
+    np.testing.assert_array_equal(apply("brightness", image, 0), np.trunc(0.1 * image))
+    brighter = np.trunc(np.minimum(1.9 * image, 255))
+    np.testing.assert_array_equal(apply("brightness", image, 10), brighter)
     # A factor of exactly one is the identity: 1.8 m / 10 + 0.1 = 1.
     for name in ("color", "contrast", "brightness", "sharpness"):
         np.testing.assert_allclose(apply(name, image, 5), image, atol=1)
+
+
+def test_color_and_sharpness_follow_their_definitions():
+    image = picture().astype(np.float64)
+    grey = np.trunc((image @ [0.2989, 0.587, 0.114]) * 255.5 / 255)[..., None]
+    kernel = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]]) / 13
+    smooth = image.copy()
+    for y in range(1, image.shape[0] - 1):
+        for x in range(1, image.shape[1] - 1):
+            window = image[y - 1 : y + 2, x - 1 : x + 2]
+            smooth[y, x] = np.trunc(np.tensordot(kernel, window, 2) + 1e-6)
+    for name, degenerate in (("color", grey), ("sharpness", smooth)):
+        for magnitude, factor in ((0, 0.1), (10, 1.9)):
+            expected = np.clip(degenerate + factor * (image - degenerate), 0, 255)
+            result = apply(name, picture(), magnitude)
+            # Truncation of products that are whole numbers may go either way.
+            assert np.all(np.abs(result - np.trunc(expected)) <= 1)
+            assert np.mean(result == np.trunc(expected)) > 0.95
 
 
 def test_contrast_pivots():
