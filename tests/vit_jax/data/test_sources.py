@@ -100,6 +100,20 @@ def test_multi_hot_vectors_are_label_sets(tiny):
     assert sorted(source.labels()) == [[0]] * 10 + [[0, 3]] * 10
 
 
+def test_reading_records_directly_gives_what_tfds_gives(tiny):
+    builder = tfds.builder("tiny_real", data_dir=tiny)
+    decoders = {key: tfds.decode.SkipDecoding() for key in ("image", "mask")}
+    theirs = builder.as_data_source(split="train", decoders=decoders)
+    for key in ("label", "real_label", "multi_hot"):
+        ours = open_source("tfds:tiny_real", "train", data_dir=tiny, label_key=key)
+        for i in range(20):
+            assert ours[i]["image"] == theirs[i]["image"]
+            labels = theirs[i][key]
+            expected = np.flatnonzero(labels) if key == "multi_hot" else np.atleast_1d(labels)
+            assert ours[i]["labels"] == expected.tolist()
+            assert theirs[i]["file_name"].decode() in ours[i]["name"]
+
+
 def test_sources_can_be_pickled(tiny):
     for source in [
         open_source("tfds:tiny_real", "test", data_dir=tiny),
