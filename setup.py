@@ -6,6 +6,7 @@ from setuptools import find_packages, setup
 
 TEST = [
     "basedpyright==1.40.*",
+    "chex>=0.1.91",
     "pytest>=8.3",
     "pytest-timeout>=2.3",
     "pytest-xdist>=3.6",
@@ -27,10 +28,8 @@ setup(
     install_requires=[
         "absl-py>=2.1",
         "array_record>=0.8.1",
-        "chex>=0.1.91",
         "etils[epath]>=1.9",
         "flax>=0.12.8",
-        "grain>=0.2.18",
         # tensorflow-datasets imports it on every Python without declaring it.
         "importlib_resources>=6",
         "jax>=0.10.2,<0.13",
@@ -52,5 +51,7 @@ setup(
         "quickstart": ["scikit-learn>=1.5"],
         "colab": ["matplotlib>=3.9", "scikit-learn>=1.5"],
         "test": TEST,
+        # What the benchmarks compare with; TensorFlow and PyTorch come on top, in their own places.
+        "benchmark": ["grain>=0.2.18"],
     },
 )

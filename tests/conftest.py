@@ -20,7 +20,7 @@ from absl import flags
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# Grain reads absl flags, which nobody parses under pytest.
+# Benchmarks and commands define absl flags, which nobody parses under pytest.
 flags.FLAGS.mark_as_parsed()
 
 DATA = Path(__file__).parent / "data"

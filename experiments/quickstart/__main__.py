@@ -2,8 +2,8 @@
 
     python -m experiments.quickstart [--workdir=runs/quickstart]
 
-One run pre-trains on half of the digits; three fine-tune from its checkpoint at a higher resolution
-on the other half, five labels a class; three train the same recipe from scratch on the same labels.
+One run pre-trains on six of the digits; three fine-tune from its checkpoint at a higher resolution
+on the other four, five labels a class; three train the same recipe from scratch on the same labels.
 The commands that it stands for are printed as it goes.
 """
 

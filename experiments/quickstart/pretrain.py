@@ -1,4 +1,4 @@
-"""Pre-training in small: a ViT of 0.2 million parameters on half of scikit-learn's digits.
+"""Pre-training in small: a ViT of 0.2 million parameters on six of scikit-learn's digits.
 
     python -m vit_jax.train --config=experiments/quickstart/pretrain.py --workdir=runs/pretrain
 
@@ -20,8 +20,8 @@ from vit_jax.data.preprocess import InceptionCrop, Squash
 from vit_jax.models.config import ViTConfig
 from vit_jax.task import ViTTrainConfig
 
-# Round and straight strokes are on both sides of the divide.
-CLASSES = (0, 1, 2, 3, 4)
+# Round digits; fine-tuning meets 1, 4, 7 and 9, which are mostly straight strokes.
+CLASSES = (0, 2, 3, 5, 6, 8)
 SIZE = 16
 MODEL = ViTConfig(
     patch_size=(4, 4),

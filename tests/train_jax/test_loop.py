@@ -1,6 +1,7 @@
 import dataclasses
 import json
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -21,10 +22,6 @@ def records(workdir, key):
 def final_params(workdir, task=None):
     shapes, _ = jax.eval_shape((task or toy.make_task()).init, jax.random.key(0))
     return jax.tree.map(np.asarray, restore_params(workdir, shapes))
-
-
-def assert_same_bits(a, b):
-    jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
 def test_a_run_learns_logs_evaluates_and_saves(tmp_path):
@@ -65,7 +62,7 @@ def test_resumed_is_bitwise_uninterrupted(tmp_path):
         newest = tmp_path / "parts" / "checkpoints" / "20"
         newest.rename(tmp_path / f"gone-{step}")
         fit(task, config, str(tmp_path / "parts"))
-        assert_same_bits(final_params(tmp_path / "whole"), final_params(tmp_path / "parts"))
+        chex.assert_trees_all_equal(final_params(tmp_path / "whole"), final_params(tmp_path / "parts"))
     assert records(tmp_path / "whole", "loss") == records(tmp_path / "parts", "loss")
 
 
