@@ -10,6 +10,8 @@ second and per CPU-second (all threads counted), and ratios to tf.data in the sa
 """
 
 import argparse
+import importlib
+import importlib.util
 import io
 import json
 import os
@@ -23,7 +25,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-# Runs from a checkout that nobody has installed, in environments that have nothing but TensorFlow.
+# Runs from a checkout that nobody has installed, in environments with nothing but TensorFlow.
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 SIZE = 224
@@ -38,8 +40,7 @@ def photographs(count: int) -> Iterator[Any]:
 
     rng = np.random.default_rng(0)
     try:
-        import skimage.data as photos
-
+        photos: Any = importlib.import_module("skimage.data")
         originals = [photos.astronaut(), photos.chelsea(), photos.coffee(), photos.cat()]
     except (ImportError, AttributeError, OSError):
         originals = []
@@ -134,13 +135,13 @@ def ours(files: list[bytes], *, batch: int, threads: int, fast_dct: bool) -> Ite
 
 def grains(files: list[bytes], *, batch: int, threads: int) -> Iterator[Any]:
     """The same work on each image, ordered and batched by Grain."""
-    import grain
     import numpy as np
     from absl import flags
 
     from train_jax.data.draws import Draws
     from vit_jax.data.preprocess import InceptionCrop, preprocess
 
+    grain: Any = importlib.import_module("grain")
     flags.FLAGS.mark_as_parsed()
     config = InceptionCrop(SIZE)
 
@@ -149,15 +150,14 @@ def grains(files: list[bytes], *, batch: int, threads: int) -> Iterator[Any]:
         return {"image": preprocess(config, data, draws=draws), "labels": np.zeros(1, np.int32)}
 
     images = grain.MapDataset.source(files).seed(0).shuffle().repeat()
-    examples = images.random_map(example).batch(batch)  # pyright: ignore
+    examples = images.random_map(example).batch(batch)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4)
     return iter(examples.to_iter_dataset(options))
 
 
 def tensorflows(files: list[bytes], *, batch: int, accurate: bool) -> Iterator[Any]:
     """The usual tf.data pipeline: fused decoding and cropping, threads by its own choice."""
-    import tensorflow as tf
-
+    tf: Any = importlib.import_module("tensorflow")
     method = "INTEGER_ACCURATE" if accurate else ""
 
     def example(data: Any) -> Any:
@@ -266,8 +266,9 @@ def main() -> None:
 def compare(files: list[bytes], arguments: argparse.Namespace) -> dict[str, list[Any]]:
     """Measures all pipelines that can be run, in turn, each in a process of its own."""
     python = {"vit_jax.data": sys.executable, "vit_jax.data, fast DCT": sys.executable}
-    python["Grain, same work per image"] = sys.executable
-    if arguments.tf_python or _has_tensorflow():
+    if _has("grain"):
+        python["Grain, same work per image"] = sys.executable
+    if arguments.tf_python or _has("tensorflow"):
         for name in ("tf.data", "tf.data, accurate DCT"):
             python[name] = arguments.tf_python or sys.executable
     else:
@@ -284,10 +285,8 @@ def compare(files: list[bytes], arguments: argparse.Namespace) -> dict[str, list
     return results
 
 
-def _has_tensorflow() -> bool:
-    import importlib.util
-
-    return importlib.util.find_spec("tensorflow") is not None
+def _has(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
 
 
 def _child(interpreter: str, name: str, path: str, arguments: argparse.Namespace) -> Any:
