@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ def child(request):
         target = os.open(request[name], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(target, number)
     jax.config.update("jax_num_cpu_devices", request["devices"])
-    os.environ.update(request["environ"])
+    sys.modules.update(dict.fromkeys(request["missing"]))
     sys.argv = [f"{request['module'].replace('.', '/')}.py", *request["args"]]
     code = 1
     try:
@@ -146,7 +146,7 @@ class Commands:
         return json.loads(self._process.stdout.readline())
 
     def start(
-        self, module: str, *args: str, devices: int = 1, environ: dict[str, str] | None = None
+        self, module: str, *args: str, devices: int = 1, missing: Sequence[str] = ()
     ) -> Command:
         """Starts `python -m module args...` in the root of the repository.
 
@@ -154,7 +154,7 @@ class Commands:
             module: with a `__main__` guard.
             *args: its command line.
             devices: simulated CPU devices.
-            environ: added to the environment; what JAX read at its import does not change.
+            missing: modules that it finds not installed.
         """
         self._count += 1
         directory = Path(self._directory.name) / str(self._count)
@@ -163,7 +163,7 @@ class Commands:
             "module": module,
             "args": list(args),
             "devices": devices,
-            "environ": environ or {},
+            "missing": list(missing),
             "stdout": str(directory / "stdout"),
             "stderr": str(directory / "stderr"),
         }
