@@ -1,5 +1,6 @@
 """Multi-head attention, with the softmax in float32."""
 
+from functools import partial
 from typing import Literal
 
 import flax.linen as nn
@@ -8,28 +9,10 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from train_jax.errors import UserError
-from vit_jax.models.layers import add_bias, dropout, xavier_uniform, zeros
+from vit_jax.models.initializers import xavier_uniform
+from vit_jax.models.layers import add_bias, dropout, zeros
 
 AttentionKind = Literal["auto", "einsum", "cudnn"]
-
-
-def _flat_xavier(num_in: int):
-    """Xavier on the kernel flattened to a matrix whose rows are the first ``num_in`` axes.
-
-    The published models initialise Q, K, V and the output projection each as a (D, D) matrix
-    (ViT paper's code), not per head and not as one fused (D, 3D).
-    """
-
-    def init(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-        rows = 1
-        for size in shape[:num_in]:
-            rows *= size
-        columns = 1
-        for size in shape[num_in:]:
-            columns *= size
-        return xavier_uniform(key, (rows, columns), jnp.float32).reshape(shape)
-
-    return init
 
 
 class HeadsDense(nn.Module):
@@ -46,11 +29,13 @@ class HeadsDense(nn.Module):
         heads = (self.num_heads, self.head_dim)
         width = self.num_heads * self.head_dim
         if self.back:
-            kernel = self.param("kernel", _flat_xavier(2), (*heads, width))
+            kernel = self.param("kernel", partial(xavier_uniform, input_axes=2), (*heads, width))
             bias = self.param("bias", zeros, (width,))
             equation = "...hd,hdf->...f"
         else:
-            kernel = self.param("kernel", _flat_xavier(1), (x.shape[-1], *heads))
+            kernel = self.param(
+                "kernel", partial(xavier_uniform, input_axes=1), (x.shape[-1], *heads)
+            )
             bias = self.param("bias", zeros, heads)
             equation = "...f,fhd->...hd"
         y = jnp.einsum(equation, x.astype(self.dtype), kernel.astype(self.dtype))
@@ -73,29 +58,88 @@ class MultiHeadAttention(nn.Module):
         head_dim = queries.shape[-1] // self.num_heads
 
         def project(name: str, x: jax.Array) -> jax.Array:
-            return checkpoint_name(
-                HeadsDense(self.num_heads, head_dim, self.dtype, name=name)(x), "qkv"
-            )
+            return HeadsDense(self.num_heads, head_dim, self.dtype, name=name)(x)
 
         q, k, v = project("query", queries), project("key", tokens), project("value", tokens)
         rate = 0.0 if key is None else self.dropout
         if _use_cudnn(self.kind, self.dtype, head_dim, rate):
+            q, k, v = (checkpoint_name(x, "qkv") for x in (q, k, v))
             y = jax.nn.dot_product_attention(q, k, v, implementation="cudnn")
+            y = checkpoint_name(y, "attention")
+        elif rate:
+            y = attend_with_dropout(q, k, v, rate, key=key)
         else:
-            y = attend(q, k, v, rate, key=key)
-        y = checkpoint_name(y, "attention")
+            y = attend(q, k, v)
         return HeadsDense(self.num_heads, head_dim, self.dtype, back=True, name="out")(y)
 
 
-def attend(
-    q: jax.Array, k: jax.Array, v: jax.Array, rate: float = 0.0, *, key: jax.Array | None = None
-) -> jax.Array:
-    """Attention of (b, q, h, d) over (b, n, h, d); returns (b, q, h, d) in the dtype of ``v``."""
+def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+    """Attention of q (b, q, h, d) over k and v (b, n, h, d); returns (b, q, h, d).
+
+    Softmax and its sums are float32, the products have the dtype of the inputs.
+    """
     scale = jnp.asarray(q.shape[-1] ** -0.5, q.dtype)
-    logits = jnp.einsum("bqhd,bkhd->bhqk", q * scale, k, preferred_element_type=jnp.float32)
-    weights = jax.nn.softmax(logits, axis=-1).astype(v.dtype)
-    weights = dropout(weights, rate, key=key)
-    return jnp.einsum("bhqk,bkhd->bqhd", weights, v)
+    return _heads_second(_attend(*(_heads_second(x) for x in (q * scale, k, v))))
+
+
+def attend_with_dropout(
+    q: jax.Array, k: jax.Array, v: jax.Array, rate: float, *, key: jax.Array | None
+) -> jax.Array:
+    """The same with dropout on the attention weights."""
+    q, k, v = (_heads_second(checkpoint_name(x, "qkv")) for x in (q, k, v))
+    logits = _product(q * jnp.asarray(q.shape[-1] ** -0.5, q.dtype), k, 3, 3, jnp.float32)
+    weights = dropout(jax.nn.softmax(logits, axis=-1).astype(v.dtype), rate, key=key)
+    return checkpoint_name(_heads_second(_product(weights, v, 3, 2, v.dtype)), "attention")
+
+
+def _heads_second(x: jax.Array) -> jax.Array:
+    """(b, n, h, d) to (b, h, n, d), or back."""
+    return x.swapaxes(1, 2)
+
+
+def _product(
+    a: jax.Array, b: jax.Array, contract_a: int, contract_b: int, dtype: jax.typing.DTypeLike
+) -> jax.Array:
+    """A matrix product per example and head of two arrays (b, h, ., .)."""
+    dimensions = (((contract_a,), (contract_b,)), ((0, 1), (0, 1)))
+    return jax.lax.dot_general(a, b, dimensions, preferred_element_type=dtype)
+
+
+# The derivative is written out. Against automatic differentiation of softmax it saves two passes
+# over the (n, n) weights: the division comes after the product with V, and the sum that softmax's
+# derivative needs is one over head_dim (FlashAttention, equation 4). On two CPU cores a Ti/16
+# block's attention takes 26 % less time forward, 11 % less forward and backward.
+@jax.custom_vjp
+def _attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+    """Attention of scaled queries; everything (b, h, n, d)."""
+    return _attend_forward(q, k, v)[0]
+
+
+def _attend_forward(q: jax.Array, k: jax.Array, v: jax.Array):
+    q, k, v = (checkpoint_name(x, "qkv") for x in (q, k, v))
+    logits = _product(q, k, 3, 3, jnp.float32)
+    highest = logits.max(-1, keepdims=True)
+    weights = jnp.exp(logits - highest)
+    total = weights.sum(-1, keepdims=True)
+    y = _product(weights.astype(v.dtype), v, 3, 2, jnp.float32) / total
+    y = checkpoint_name(y.astype(v.dtype), "attention")
+    normaliser = checkpoint_name(highest + jnp.log(total), "attention")
+    return y, (q, k, v, y, normaliser)
+
+
+def _attend_backward(residuals: tuple[jax.Array, ...], gradient: jax.Array):
+    q, k, v, y, normaliser = residuals
+    weights = jnp.exp(_product(q, k, 3, 3, jnp.float32) - normaliser)
+    along = (gradient.astype(jnp.float32) * y.astype(jnp.float32)).sum(-1, keepdims=True)
+    slope = weights * (_product(gradient, v, 3, 3, jnp.float32) - along)
+    weights, slope = weights.astype(v.dtype), slope.astype(v.dtype)
+    gradient_q = _product(slope, k, 3, 2, q.dtype)
+    gradient_k = _product(slope, q, 2, 2, k.dtype)
+    gradient_v = _product(weights, gradient, 2, 2, v.dtype)
+    return gradient_q, gradient_k, gradient_v
+
+
+_attend.defvjp(_attend_forward, _attend_backward)
 
 
 def _use_cudnn(kind: AttentionKind, dtype: jnp.dtype, head_dim: int, rate: float) -> bool:

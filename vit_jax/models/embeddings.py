@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from vit_jax.models.config import ViTConfig
-from vit_jax.models.layers import add_bias, lecun_normal, zeros
+from vit_jax.models.initializers import lecun_normal, normal
+from vit_jax.models.layers import add_bias, zeros
 
 SINCOS_TEMPERATURE = 10_000.0
 
@@ -41,7 +42,7 @@ class PositionEmbedding(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps (b, n, D) to (b, n, D)."""
         if self.config.position == "learned":
-            init = nn.initializers.normal(0.02)
+            init = normal(0.02)
             table = self.param("pos_embedding", init, (1, *x.shape[1:]))
         else:
             code = sincos2d(self.grid, self.config.width)

@@ -4,7 +4,9 @@ The parameters of all blocks live in one tree with a leading layer axis in both 
 a checkpoint never depends on how the stack is run.
 """
 
+import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 
 import flax.linen as nn
@@ -16,7 +18,8 @@ from train_jax.sharding import constrain_batch
 from vit_jax.models.attention import MultiHeadAttention
 from vit_jax.models.config import ViTConfig
 from vit_jax.models.embeddings import PositionEmbedding
-from vit_jax.models.layers import LayerNorm, MlpBlock, dropout, stochastic_depth
+from vit_jax.models.initializers import normal
+from vit_jax.models.layers import MLP_BIAS_STD, LayerNorm, MlpBlock, dropout, stochastic_depth
 
 #: What the backward pass finds kept, per ``ViTConfig.remat``; "none" has no policy at all.
 REMAT_POLICIES: dict[str, Callable[..., bool]] = {
@@ -78,11 +81,12 @@ class Encoder(nn.Module):
         if config.position != "none":
             x = PositionEmbedding(config, self.grid, name="posembed_input")(x)
         x = dropout(x, config.dropout, key=embed_key)
-        block = EncoderBlock(config, parent=None)
+        norm = LayerNorm(jnp.dtype(config.compute_dtype), name="encoder_norm")
         if self.is_initializing():
-            layers = self.param("encoderblock", _init_stacked(block, config.depth), x)
-        else:
-            layers = self.get_variable("params", "encoderblock")
+            self.param("encoderblock", lambda key: init_blocks(config, key))
+            return norm(x)
+        stacked = {"params": self.get_variable("params", "encoderblock")} | _noise(config, key)
+        block = EncoderBlock(config, parent=None)
 
         def run(x: jax.Array, layer: dict[str, Any]) -> jax.Array:
             noise = {name: layer[name] for name in ("key", "drop_rate") if name in layer}
@@ -93,23 +97,59 @@ class Encoder(nn.Module):
             policy = REMAT_POLICIES[config.remat]
             # A scan's body is not subject to the elimination that prevent_cse guards against.
             run = jax.checkpoint(run, policy=policy, prevent_cse=config.execution == "unrolled")
-        stacked = {"params": layers} | _noise(config, key)
         x = constrain_batch(x)
         if config.execution == "scan":
             x, _ = jax.lax.scan(lambda x, layer: (run(x, layer), None), x, stacked)
         else:
             for i in range(config.depth):
                 x = run(x, jax.tree.map(lambda leaf, i=i: leaf[i], stacked))
-        return LayerNorm(jnp.dtype(config.compute_dtype), name="encoder_norm")(x)
+        return norm(x)
 
 
-def _init_stacked(block: EncoderBlock, depth: int) -> Callable[[jax.Array, jax.Array], Any]:
-    """An initialiser of all layers: leaves (depth, ...), each layer from its own key."""
+def init_blocks(config: ViTConfig, key: jax.Array) -> dict[str, Any]:
+    """The parameters of all blocks, each with a leading layer axis.
 
-    def init(key: jax.Array, x: jax.Array) -> Any:
-        return jax.vmap(lambda key: block.init(key, x)["params"])(jax.random.split(key, depth))
+    They have the initial values that the layers would give one by one. All that is uniform comes
+    from one draw, because the compiler takes longer over every random draw than over a whole
+    block, and the draw has a key per row, so that a sharded initialisation draws only its rows.
+    """
+    depth, width, hidden = config.depth, config.width, config.mlp_dim
+    heads = (config.num_heads, config.head_dim)
+    uniform_key, bias_key = jax.random.split(key)
+    sizes = 4 * [width] + 2 * [hidden]
+    draw = partial(jax.random.uniform, shape=(sum(sizes),), minval=-1)
+    rows = jax.vmap(jax.vmap(draw))(jax.random.split(uniform_key, (depth, width)))
+    pieces = jnp.split(rows, np.cumsum(sizes)[:-1], axis=2)
+    q, k, v, out = (math.sqrt(6 / (width + width)) * piece for piece in pieces[:4])
+    first, second = (math.sqrt(6 / (width + hidden)) * piece for piece in pieces[4:])
+    biases = jax.vmap(lambda key: normal(MLP_BIAS_STD)(key, (hidden + width,)))(
+        jax.random.split(bias_key, depth)
+    )
 
-    return init
+    def norm() -> dict[str, jax.Array]:
+        return {"scale": jnp.ones((depth, width)), "bias": jnp.zeros((depth, width))}
+
+    def split(kernel: jax.Array) -> dict[str, jax.Array]:
+        kernel = kernel.reshape(depth, width, *heads)
+        return {"kernel": kernel, "bias": jnp.zeros((depth, *heads))}
+
+    return {
+        "LayerNorm_0": norm(),
+        "MultiHeadDotProductAttention_0": {
+            "query": split(q),
+            "key": split(k),
+            "value": split(v),
+            "out": {
+                "kernel": out.reshape(depth, *heads, width),
+                "bias": jnp.zeros((depth, width)),
+            },
+        },
+        "LayerNorm_1": norm(),
+        "MlpBlock_0": {
+            "Dense_0": {"kernel": first, "bias": biases[:, :hidden]},
+            "Dense_1": {"kernel": second.swapaxes(1, 2), "bias": biases[:, hidden:]},
+        },
+    }
 
 
 def _noise(config: ViTConfig, key: jax.Array | None) -> dict[str, jax.Array]:

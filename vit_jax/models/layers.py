@@ -7,12 +7,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
-from jax.nn.initializers import Initializer
+
+from vit_jax.models.initializers import Initializer, lecun_normal, normal, xavier_uniform
 
 EPSILON = 1e-6
+# Of both biases of an MLP (ViT paper's code).
+MLP_BIAS_STD = 1e-6
 
-lecun_normal = nn.initializers.lecun_normal()
-xavier_uniform = nn.initializers.xavier_uniform()
 zeros = nn.initializers.zeros
 ones = nn.initializers.ones
 
@@ -69,7 +70,7 @@ class MlpBlock(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
         """Maps (..., D) to (..., D); the key is of the dropout."""
-        bias_init = nn.initializers.normal(1e-6)
+        bias_init = normal(MLP_BIAS_STD)
         width = x.shape[-1]
         x = Dense(self.mlp_dim, self.dtype, xavier_uniform, bias_init, name="Dense_0")(x)
         x = checkpoint_name(x, "mlp_pre")

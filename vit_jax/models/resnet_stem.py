@@ -5,7 +5,8 @@ import jax
 import jax.numpy as jnp
 
 from vit_jax.models.config import ResNetStem
-from vit_jax.models.layers import EPSILON, lecun_normal, ones, zeros
+from vit_jax.models.initializers import Initializer, lecun_normal
+from vit_jax.models.layers import EPSILON, ones, zeros
 
 GROUPS = 32
 # Added to the standard deviation, not to the variance.
@@ -41,7 +42,7 @@ class GroupNorm(nn.Module):
     """Normalises 32 groups of channels over the whole map of an example, in float32."""
 
     dtype: jnp.dtype
-    scale_init: nn.initializers.Initializer = ones
+    scale_init: Initializer = ones
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:

@@ -8,7 +8,8 @@ from vit_jax.models.attention import MultiHeadAttention
 from vit_jax.models.config import ResNetStem, ViTConfig
 from vit_jax.models.embeddings import PatchEmbedding
 from vit_jax.models.encoder import Encoder
-from vit_jax.models.layers import Dense, LayerNorm, MlpBlock, xavier_uniform, zeros
+from vit_jax.models.initializers import xavier_uniform
+from vit_jax.models.layers import Dense, LayerNorm, MlpBlock, zeros
 from vit_jax.models.resnet_stem import run_stem
 from vit_jax.models.variants import config_for
 
