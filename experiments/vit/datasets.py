@@ -2,15 +2,17 @@
 
 | data set | how to prepare it |
 |---|---|
-| ImageNet, CIFAR, Pets, Flowers | `tfds build NAME --file_format=array_record` (ImageNet: after a manual download from image-net.org) |
-| ImageNet-ReaL, ImageNet-V2 | `tfds build imagenet2012_real`, `tfds build imagenet_v2/matched-frequency`, with the same option |
-| ImageNet-21k | not in TFDS's catalogue: a TFDS data set of your own named `imagenet21k`, or `source=` |
+| CIFAR, Pets, Flowers | `python -m vit_jax.data.prepare tfds:NAME` |
+| ImageNet | the same, after its archives were put where the command asks for them |
+| ImageNet-ReaL, ImageNet-V2 | the same, for imagenet2012_real and imagenet_v2/matched-frequency |
+| ImageNet-21k | not in TFDS's catalogue: a TFDS data set of your own of that name, or `source=` |
 | JFT-300M | not public: another set under `source=` |
 
 `source=tfds:NAME` or `source=folder:/PATH` behind the colon puts another data set in the place of
 one in this table; `--config.data.split` and `--config.evaluations.NAME.split` its splits. The
-variable TFDS_DATA_DIR says where TFDS data sets are.
-"""  # noqa: E501
+variable TFDS_DATA_DIR says where TFDS data sets are. Images with several labels have a multi-hot
+vector or a sequence of class labels; more than 16 of them need `--config.data.max_labels`.
+"""
 
 import dataclasses
 import difflib

@@ -132,7 +132,9 @@ def _builder(name: str, *, data_dir: str | None, **options: Any) -> Any:
         close = difflib.get_close_matches(name.split("/")[0].split(":")[0], known, 3)
         hint = f", did you mean {' or '.join(close)}?" if close else "."
         where = data_dir or "the default data directory"
-        raise UserError(f"TFDS knows no data set '{name}', nor is it in {where}{hint}") from error
+        raise UserError(
+            f"TFDS knows no data set '{name}', nor is one of your own in {where}{hint}"
+        ) from error
     except ImportError as error:
         raise UserError(_needs_package(name, error)) from error
     except (ValueError, AssertionError, RuntimeError) as error:
