@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import re
 import types
 import typing
 import warnings
@@ -256,6 +257,19 @@ def test_weight_decay_is_for_kernels_alone():
         name for name in mask if name.endswith("kernel")
     }
     assert {"head/kernel", "conv_root/kernel", "embedding/kernel"} <= set(mask)
+
+
+def test_commands_in_the_documentation_build():
+    modules = {"pretrain": pretrain, "finetune": finetune, "augreg": augreg}
+    command = re.compile(rf"({'|'.join(modules)})\.py:([A-Z]\w*/[^\s`\";]+)")
+    folders = [ROOT / name for name in ("experiments", "vit_jax", "train_jax")]
+    files = [ROOT / "README.md", *(path for root in folders for path in root.rglob("*.py"))]
+    texts = {path: path.read_text(encoding="utf-8") for path in files}
+    found = {match for text in texts.values() for match in command.findall(text)}
+    assert {file for file, _ in found} == set(modules)
+    for file, arg in found:
+        concrete = arg.replace("$lr", "0.01").replace("BEST", "0.01").replace("$seed", "1")
+        built(modules[file], concrete)
 
 
 def test_tables_and_data_sets_agree():
