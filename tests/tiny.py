@@ -90,3 +90,8 @@ def assert_same_bits(a, b):
     assert a.keys() == b.keys()
     for name in a:
         np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+
+
+def constant():
+    """A schedule without warm-up, for runs of any length."""
+    return CosineConfig(base=1e-3, warmup="0 steps")
