@@ -297,11 +297,17 @@ def build_timm(args: argparse.Namespace) -> dict:
 def stub_torchvision():
     """Stands in for torchvision, whose transforms timm imports and nobody calls here."""
 
+    class AnyClass(type):
+        def __getattr__(cls, name):
+            if name.startswith("__"):
+                raise AttributeError(name)
+            return name
+
     class Anything(types.ModuleType):
         def __getattr__(self, name):
             if name.startswith("__"):
                 raise AttributeError(name)
-            return type(name, (), {"__init_subclass__": classmethod(lambda cls, **_: None)})
+            return AnyClass(name, (), {})
 
     class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         def find_spec(self, name, path=None, target=None):
