@@ -58,13 +58,13 @@ def get_config(arg: str | None = None) -> ConfigDict:
                 )
             },
             batch_size=32,
-            total="120 steps",
+            total="60 steps",
             loss="softmax",
             flip=False,
             optimizer=Sgd(momentum=0.9, clip_norm=1.0),
-            schedule=CosineConfig(base=0.03, warmup="12 steps"),
+            schedule=CosineConfig(base=0.03, warmup="6 steps"),
             checkpoint=CheckpointConfig(every="100 percent"),
-            log_every="40 steps",
+            log_every="20 steps",
             evaluate_every="100 percent",
         )
     )
