@@ -102,7 +102,7 @@ def start(
         environ: added to the environment.
     """
     into.mkdir(parents=True)
-    address = f"localhost:{_free_port()}"
+    address = f"localhost:{free_port()}"
     processes = []
     try:
         for i in range(num_processes):
@@ -139,7 +139,7 @@ def run(worker: str, *args: Any, into: Path, **options: Any) -> list[Any]:
     return [process.result for process in finished]
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("localhost", 0))
         return listener.getsockname()[1]
