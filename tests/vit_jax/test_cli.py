@@ -50,9 +50,9 @@ def complaint(words, **options):
     finished = commands.shared().run(*words, **options)
     assert "Traceback" not in finished.stderr, finished.stderr
     assert finished.code == USER_ERROR_EXIT_CODE, finished.stderr
-    _, mark, message = finished.stderr.rpartition("Error: ")
-    assert mark, finished.stderr
-    return message.strip(), finished
+    match = re.search(r"^Error: (.*)", finished.stderr, re.MULTILINE | re.DOTALL)
+    assert match, finished.stderr
+    return match[1].strip(), finished
 
 
 def assert_complains(words, pattern, **options):
