@@ -14,9 +14,9 @@ def keep_freed_memory() -> bool:
     """Keeps freed memory in the process, for programs that run on a CPU backend.
 
     XLA allocates the temporary memory of every execution anew, hundreds of megabytes. glibc returns
-    it to the system each time, and the next step spends a tenth of its time on page faults (ViT
-    Ti/16, batch 16: 2.05 instead of 2.42 CPU-seconds). Call it once, before the first array; the
-    process then keeps the largest size that it ever needed.
+    it to the system each time, and the next step faults every page in again (ViT Ti/16, batch 16,
+    on a busy machine: 2.4 CPU-seconds per step without, 2.1 with). Call it once, before the first
+    array; the process then keeps the largest size that it ever needed.
 
     Returns:
         Whether the C library took the setting; elsewhere than on glibc nothing happens.

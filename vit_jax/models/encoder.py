@@ -101,9 +101,20 @@ class Encoder(nn.Module):
         if config.execution == "scan":
             x, _ = jax.lax.scan(lambda x, layer: (run(x, layer), None), x, stacked)
         else:
-            for i in range(config.depth):
-                x = run(x, jax.tree.map(lambda leaf, i=i: leaf[i], stacked))
+            for layer in _unstack(stacked, config.depth):
+                x = run(x, layer)
         return norm(x)
+
+
+def _unstack(stacked: dict[str, Any], depth: int) -> list[dict[str, Any]]:
+    """One tree per layer.
+
+    By ``split``, whose derivative is one concatenation; that of ``leaf[i]`` would add a gradient of
+    all layers for every layer.
+    """
+    leaves, tree = jax.tree.flatten(stacked)
+    split = [[x[0] for x in jax.lax.split(leaf, [1] * depth, axis=0)] for leaf in leaves]
+    return [tree.unflatten(layer) for layer in zip(*split, strict=True)]
 
 
 def init_blocks(config: ViTConfig, key: jax.Array) -> dict[str, Any]:
