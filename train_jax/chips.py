@@ -50,9 +50,16 @@ def cores_per_device(device: Any) -> float:
     process's CPU cores, shared by however many devices JAX simulates on them.
     """
     if device.platform == "cpu":
-        return len(os.sched_getaffinity(0)) / jax.local_device_count()
+        return cpu_cores() / jax.local_device_count()
     chip = CHIPS.get(device.device_kind)
     return 1.0 if chip is None else chip.cores / chip.devices
+
+
+def cpu_cores() -> int:
+    """CPU cores that this process may use."""
+    # macOS has no affinity.
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def num_cores() -> float:

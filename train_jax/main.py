@@ -19,6 +19,7 @@ from ml_collections import config_flags
 from train_jax import command_line, hosts
 from train_jax.config import from_config
 from train_jax.errors import UserError
+from train_jax.mesh import use_a_device_per_core
 
 T = TypeVar("T")
 
@@ -53,6 +54,7 @@ def launch(main: Callable[[], int | None], usage: str, argv: Sequence[str] | Non
         command_line.parse(argv, usage, __name__)
         _set_up_logging()
         _set_up_compilation_cache()
+        use_a_device_per_core()
         hosts.initialize(
             coordinator=_COORDINATOR.value,
             num_processes=_NUM_PROCESSES.value,

@@ -5,6 +5,7 @@ hidden units. One device is the mesh 1x1x1: there is no other code path for it.
 """
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ import jax
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh
 
+from train_jax.chips import cpu_cores
 from train_jax.errors import UserError
 
 AXES = ("data", "fsdp", "tensor")
@@ -29,6 +31,25 @@ class MeshConfig:
     data: int = -1
     fsdp: int = 1
     tensor: int = 1
+
+
+# On a CPU; more would multiply the memory of the parameters for little.
+MAX_CPU_DEVICES = 4
+
+
+def use_a_device_per_core() -> None:
+    """Makes the CPU backend present a device per core, so that data parallelism uses them all.
+
+    XLA runs many small operations of a step, attention's products among them, on one thread. Split
+    over two devices, ViT-Ti/16 trains 1.1 to 1.2 times faster on two cores. The number is a power
+    of two, which divides batches, and at most ``MAX_CPU_DEVICES``. ``JAX_NUM_CPU_DEVICES`` or the
+    flag of ``XLA_FLAGS`` decide instead where they are set. Without effect on accelerators; call it
+    before the first use of a device.
+    """
+    forced = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    if "JAX_NUM_CPU_DEVICES" not in os.environ and not forced:
+        power = 1 << (cpu_cores().bit_length() - 1)
+        jax.config.update("jax_num_cpu_devices", min(power, MAX_CPU_DEVICES))
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
