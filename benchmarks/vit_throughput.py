@@ -6,8 +6,9 @@
 Every contestant is a process of its own that stays alive; rounds go around all of them, so a noisy
 minute hits all alike, and the best and the median round are given. "scan" and "unrolled" are ours;
 "flax" is the program of the public JAX code bases: Flax layers in a Python loop. All take the same
-step of SGD with momentum. "peak" is the share that training reaches of a large float32 product. Time to first step counts from the start of the process, compilation
-included, without a persistent cache.
+step of SGD with momentum. "peak" is the share that training reaches of a large float32 product.
+Time to first step counts from the start of the process, compilation included, without a persistent
+cache.
 """
 
 import argparse

@@ -6,7 +6,7 @@ The recipe is that of the ViT paper's Table 3 with other sizes: Adam, warm-up, l
 decay 0.03, inception crops, a tanh hidden layer before the head, sigmoid cross-entropy with a head
 bias.
 
-Expected: about 99 % on held-out images of the same classes. Cost: about a minute on 2 CPU cores.
+Expected: 96 to 98 % on held-out images of the same classes. Cost: about 40 seconds on 2 CPU cores.
 """
 
 from ml_collections import ConfigDict
@@ -57,13 +57,13 @@ def get_config() -> ConfigDict:
                 )
             },
             batch_size=128,
-            total="500 steps",
+            total="800 steps",
             loss="sigmoid",
             flip=False,  # a mirrored digit is another sign
             optimizer=Adam(weight_decay=0.03, clip_norm=1.0),
-            schedule=LinearConfig(base=1e-3, warmup="50 steps"),
-            checkpoint=CheckpointConfig(every="250 steps"),
-            log_every="50 steps",
+            schedule=LinearConfig(base=1e-3, warmup="80 steps"),
+            checkpoint=CheckpointConfig(every="400 steps"),
+            log_every="100 steps",
             evaluate_every="50 percent",
         )
     )

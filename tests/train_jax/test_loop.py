@@ -62,7 +62,8 @@ def test_resumed_is_bitwise_uninterrupted(tmp_path):
         newest = tmp_path / "parts" / "checkpoints" / "20"
         newest.rename(tmp_path / f"gone-{step}")
         fit(task, config, str(tmp_path / "parts"))
-        chex.assert_trees_all_equal(final_params(tmp_path / "whole"), final_params(tmp_path / "parts"))
+        whole, parts = (final_params(tmp_path / name) for name in ("whole", "parts"))
+        chex.assert_trees_all_equal(whole, parts)
     assert records(tmp_path / "whole", "loss") == records(tmp_path / "parts", "loss")
 
 
