@@ -7,6 +7,7 @@ from setuptools import find_packages, setup
 TEST = [
     "basedpyright==1.40.*",
     "chex>=0.1.91",
+    "pillow>=11",
     "pytest>=8.3",
     "pytest-timeout>=2.3",
     "pytest-xdist>=3.6",
