@@ -12,10 +12,8 @@ second and per CPU-second (all threads counted), and ratios to tf.data in the sa
 import argparse
 import importlib
 import importlib.util
-import io
 import json
 import os
-import pickle
 import statistics
 import subprocess
 import sys
@@ -245,11 +243,12 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--seconds", type=float, default=5.0, help="per pipeline and round")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--child", nargs=2, metavar=("NAME", "FILE"), help=argparse.SUPPRESS)
+    parser.add_argument("--child", nargs=2, metavar=("NAME", "FOLDER"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
-        name, path = arguments.child
-        print(json.dumps(run_one(name, pickle.loads(Path(path).read_bytes()), arguments)))
+        name, folder = arguments.child
+        files = [path.read_bytes() for path in sorted(Path(folder).iterdir())]
+        print(json.dumps(run_one(name, files, arguments)))
         return
     files = make_jpegs(arguments.images)
     sizes = sorted(len(f) / 1000 for f in files)
@@ -274,14 +273,12 @@ def compare(files: list[bytes], arguments: argparse.Namespace) -> dict[str, list
     else:
         print("TensorFlow is not installed: name an interpreter that has it with --tf_python.")
     results: dict[str, list[Any]] = {name: [] for name in python}
-    with tempfile.NamedTemporaryFile() as file:
-        buffer = io.BytesIO()
-        pickle.dump(files, buffer)
-        file.write(buffer.getvalue())
-        file.flush()
+    with tempfile.TemporaryDirectory() as folder:
+        for i, file in enumerate(files):
+            (Path(folder) / f"{i:06d}.jpg").write_bytes(file)
         for _ in range(arguments.rounds):
             for name, interpreter in python.items():
-                results[name].append(_child(interpreter, name, file.name, arguments))
+                results[name].append(_child(interpreter, name, folder, arguments))
     return results
 
 

@@ -132,19 +132,6 @@ def decayed(params: Any, pattern: str) -> Any:
     return mask
 
 
-def num_updates(opt_state: optax.OptState) -> jax.Array:
-    """Number of updates done so far, int32: `schedule(num_updates(s))` is the rate of the next.
-
-    It is read from the optimiser's own state, so that it is right also where the train step has
-    left out an update (a gradient that was not finite) and its own count went on.
-    """
-    is_count = lambda node: isinstance(node, optax.ScaleByScheduleState)  # noqa: E731
-    found = [node for node in jax.tree.leaves(opt_state, is_leaf=is_count) if is_count(node)]
-    if len(found) != 1:
-        raise ValueError(f"expected the state of one schedule, found {len(found)}")
-    return found[0].count
-
-
 def ema_update(ema: Any, params: Any, decay: float) -> Any:
     """One step of the exponential moving average of the parameters (Polyak averaging).
 

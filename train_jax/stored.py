@@ -151,7 +151,10 @@ def read_shapes(directory: epath.Path) -> dict[str, Any]:
         tree = orbax().PyTreeCheckpointHandler().metadata(directory / "state").tree
     except Exception as error:  # Orbax does not say which it raises
         raise_damaged(directory, error)
-    is_array = lambda node: hasattr(node, "shape") and hasattr(node, "dtype")  # noqa: E731
+
+    def is_array(node: Any) -> bool:
+        return hasattr(node, "shape") and hasattr(node, "dtype")
+
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), tree, is_leaf=is_array
     )

@@ -167,16 +167,6 @@ def test_bfloat16_momentum_is_rounded_once_per_update():
     assert np.mean(np.asarray(got == wanted)) > 0.9
 
 
-def test_the_learning_rate_can_be_read_from_the_state():
-    params = as_float32(make_params())
-    for config in (optimizers.Sgd(), optimizers.Adam(weight_decay=0.1, clip_norm=1.0)):
-        optimizer = optimizers.make_optimizer(config, schedule, params)
-        state = optimizer.init(params)
-        assert schedule(optimizers.num_updates(state)) == RATES[0]
-        _, state = optimizer.update(params, state, params)
-        assert schedule(optimizers.num_updates(state)) == RATES[1]
-
-
 def test_the_optimiser_is_built_from_shapes_alone():
     shapes = jax.eval_shape(lambda: as_float32(make_params()))
     optimizer = optimizers.make_optimizer(optimizers.Adam(weight_decay=0.1), schedule, shapes)
