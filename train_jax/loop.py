@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -71,15 +71,17 @@ class _Run:
     workdir: epath.Path
     mesh: Mesh
     total: int
-    steps_of: Callable[[str], int]
+    log_every: int
+    evaluate_every: int
+    save_every: int
+    keep_every: int | None
     schedule: Schedule
     optimizer: optax.GradientTransformation
     abstract: TrainState
     evaluators: Mapping[str, Evaluator]
 
-    def due(self, duration: str, step: int) -> bool:
-        """Whether something with this interval happens after ``step`` steps."""
-        every = self.steps_of(duration)
+    def due(self, every: int, step: int) -> bool:
+        """Whether something with this interval (0: never but at the end) happens after ``step``."""
         return step == self.total or (every > 0 and step % every == 0)
 
 
@@ -138,16 +140,16 @@ def _train(
             if len(in_flight) >= STEPS_IN_FLIGHT:
                 jax.block_until_ready(in_flight.popleft())
 
-            if run.due(run.config.log_every, step):
+            if run.due(run.log_every, step):
                 unreadable = len(run.task.train_data.skipped())
                 journal.log(step, window, unreadable=unreadable)
                 window = new_window()
-            if run.due(run.config.evaluate_every, step):
+            if run.due(run.evaluate_every, step):
                 with ledger.on("evaluate"):
                     metrics = _evaluate(run.evaluators, state)
                 journal.record(step, metrics)
             preempted = notice.should_stop(step) and step < run.total
-            if preempted or run.due(run.config.checkpoint.every, step):
+            if preempted or run.due(run.save_every, step):
                 with ledger.on("checkpoint"):
                     journal.before_save(state.skipped, step, window)
                     checkpoints.save(step, state, _meta(run, step, ledger))
@@ -176,8 +178,7 @@ def _prepare(task: Task, config: TrainConfig, workdir: epath.Path, mesh: Mesh) -
             f"batch_size {config.batch_size} does not split over {batch_shards(mesh)} devices "
             f"times {config.accumulate} micro-batches; choose a multiple of {share}."
         )
-    for duration in (config.log_every, config.evaluate_every, config.checkpoint.every):
-        of(duration)
+    keep_every = config.checkpoint.keep_every
     schedule = make_schedule(config.schedule, total, of)
     params, _ = jax.eval_shape(task.init, jax.random.key(0))
     optimizer = make_optimizer(config.optimizer, schedule, params)
@@ -185,16 +186,30 @@ def _prepare(task: Task, config: TrainConfig, workdir: epath.Path, mesh: Mesh) -
     evaluators = {
         name: make_evaluator(evaluation, mesh) for name, evaluation in task.evaluations.items()
     }
+    run = _Run(
+        task=task,
+        config=config,
+        workdir=workdir,
+        mesh=mesh,
+        total=total,
+        log_every=of(config.log_every),
+        evaluate_every=of(config.evaluate_every),
+        save_every=of(config.checkpoint.every),
+        keep_every=None if keep_every is None else of(keep_every),
+        schedule=schedule,
+        optimizer=optimizer,
+        abstract=abstract,
+        evaluators=evaluators,
+    )
     require_writable(workdir)
-    return _Run(task, config, workdir, mesh, total, of, schedule, optimizer, abstract, evaluators)
+    return run
 
 
 def _checkpoints(run: _Run) -> Checkpoints:
-    keep_every = run.config.checkpoint.keep_every
     return Checkpoints(
         run.workdir / "checkpoints",
         keep_last=run.config.checkpoint.keep_last,
-        keep_every=None if keep_every is None else run.steps_of(keep_every),
+        keep_every=run.keep_every,
     )
 
 
