@@ -222,8 +222,8 @@ def _restore_or_begin(run: _Run, checkpoints: Checkpoints, ledger: Ledger) -> Tr
                 _refuse_other_run(run, read_meta(run.workdir))
         found = checkpoints.restore_latest(run.abstract)
         if found is None:
-            start = run.config.init_from or "random parameters: config.init_from is not set"
-            logging.info("Starting from %s.", start)
+            if run.task.transfer is None:
+                logging.info("Starting from random parameters: config.init_from is not set.")
             state = initial_state(run.task, run.optimizer, run.abstract, run.config.seed)
         else:
             state, meta = found
