@@ -35,6 +35,7 @@ from train_jax.schedules import Schedule, make_schedule, steps_of
 from train_jax.sharding import batch_sharding, batch_shards, replicated, sharding_table
 from train_jax.state import TrainState, abstract_state, initial_state, step_key
 from train_jax.step import jit_train_step, make_train_step
+from train_jax.stored import as_path
 from train_jax.task import Task
 from train_jax.train_config import TrainConfig
 
@@ -100,7 +101,7 @@ def fit(task: Task, config: TrainConfig, workdir: str) -> Result:
     ledger = Ledger(chips.num_cores())
     mesh = make_mesh(config.mesh)
     with jax.set_mesh(mesh), hosts.StopNotice() as notice:
-        run = _prepare(task, config, epath.Path(workdir), mesh)
+        run = _prepare(task, config, as_path(workdir), mesh)
         with _checkpoints(run) as checkpoints:
             state = _restore_or_begin(run, checkpoints, ledger)
             return _train(run, state, checkpoints, notice, ledger)

@@ -44,7 +44,8 @@ def as_path(path: PathLike) -> epath.Path:
     readers = ("gcsfs", "tensorflow")
     if str(path).startswith("gs://") and not any(map(importlib.util.find_spec, readers)):
         raise UserError(f"{path} is in a bucket, which needs gcsfs; run `pip install gcsfs`.")
-    return epath.Path(path)
+    # Orbax takes local paths from the root only.
+    return epath.Path(path if "://" in str(path) else os.path.abspath(path))
 
 
 def find(path: PathLike) -> epath.Path:

@@ -43,6 +43,13 @@ def test_a_run_learns_logs_evaluates_and_saves(tmp_path):
     assert json.loads((tmp_path / "config.json").read_text())["batch_size"] == 16
 
 
+def test_a_workdir_may_be_relative(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    fit(toy.make_task(), toy.make_config(total="4 steps"), "runs/toy")
+    assert read_meta("runs/toy")["step"] == 4
+    assert fit(toy.make_task(), toy.make_config(total="4 steps"), "runs/toy").step == 4
+
+
 def test_a_finished_run_that_is_started_again_only_evaluates(tmp_path):
     config = toy.make_config()
     first = fit(toy.make_task(), config, str(tmp_path))
