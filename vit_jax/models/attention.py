@@ -107,8 +107,7 @@ def _product(
 
 # The derivative is written out. Against automatic differentiation of softmax it saves two passes
 # over the (n, n) weights: the division comes after the product with V, and the sum that softmax's
-# derivative needs is one over head_dim (FlashAttention, equation 4). On two CPU cores a Ti/16
-# block's attention takes 26 % less time forward, 11 % less forward and backward.
+# derivative needs is one over head_dim (FlashAttention, equation 4).
 @jax.custom_vjp
 def _attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
     """Attention of scaled queries; everything (b, h, n, d)."""
