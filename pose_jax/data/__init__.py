@@ -1,0 +1,1 @@
+"""Poses: readers, the prepared layout, windows on the device."""

@@ -1,0 +1,1 @@
+"""The temporal convolutional network in its three forms."""
