@@ -37,6 +37,29 @@ def train_data(batch_size, *, seed=0, poison_step=None):
     return TrainData(batch_size, NUM_EXAMPLES, order.fingerprint, start)
 
 
+def resident_data(batch_size):
+    """The same points in the same order, of which only the indices travel."""
+    x, y = points()
+    order = GlobalOrder(NUM_EXAMPLES, 0)
+
+    def start(step, rows):
+        while True:
+            yield {"index": order.at(step * batch_size + rows).astype(np.int32)}
+            step += 1
+
+    def expand(resident, batch):
+        return {name: resident[name][batch["index"]] for name in ("x", "y")}
+
+    return TrainData(
+        batch_size,
+        NUM_EXAMPLES,
+        order.fingerprint,
+        start,
+        resident={"x": x, "y": y},
+        expand=expand,
+    )
+
+
 def eval_data(batch_size):
     x, y = points()
 

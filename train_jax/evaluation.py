@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from train_jax import metrics as metrics_lib
-from train_jax.data.placement import local_rows, prefetch
+from train_jax.data.placement import local_rows, prefetch, to_reside
 from train_jax.errors import UserError
 from train_jax.sharding import batch_sharding, batch_shards
 from train_jax.task import Batch, Evaluation
@@ -30,9 +30,11 @@ def make_evaluator(evaluation: Evaluation, mesh: Mesh) -> Evaluator:
             f"choose a multiple of {shards}."
         )
     sharding = batch_sharding(mesh)
+    resident = to_reside(data.resident, mesh)
 
     @jax.jit
-    def add_batch(params: Any, model_state: Any, batch: Batch, so_far: Any) -> Any:
+    def add_batch(params: Any, model_state: Any, resident: Batch, batch: Batch, so_far: Any) -> Any:
+        batch = data.expand(resident, batch)
         metrics = evaluation.metrics(params, model_state, batch)
         examples = batch["mask"].sum(dtype=jnp.int32)
         if so_far is None:
@@ -44,10 +46,10 @@ def make_evaluator(evaluation: Evaluation, mesh: Mesh) -> Evaluator:
         so_far = None
         with prefetch(data.start(rows), sharding, data.batch_size) as batches:
             for batch in batches:
-                so_far = add_batch(params, model_state, batch, so_far)
+                so_far = add_batch(params, model_state, resident, batch, so_far)
         if so_far is None:
             raise UserError("An evaluation split has no examples; name a split that has some.")
         metrics, examples = so_far
-        return {**metrics_lib.to_floats(metrics), "examples": float(jax.device_get(examples))}
+        return {**evaluation.summary(metrics), "examples": float(jax.device_get(examples))}
 
     return evaluate

@@ -2,7 +2,8 @@
 
 Restore or begin; then, for every step: next batch -> update -> log? -> evaluate? -> save? -> stop?
 That order is an invariant. A step is done when its update is; everything that follows refers to the
-updated state, so that a run that was stopped after any step continues as if it had not been.
+updated state, so that a run that was stopped after any step continues as if it had not been. A
+dispatch is a program of one or several steps; it ends wherever something follows.
 """
 
 import collections
@@ -15,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 from absl import logging
 from etils import epath
@@ -24,7 +26,7 @@ from train_jax import chips, hosts
 from train_jax.budget import Ledger
 from train_jax.checkpoint import Checkpoints, DamagedCheckpoint, read_meta, require_writable
 from train_jax.config import differences, identity, to_dict
-from train_jax.data.placement import local_rows, prefetch
+from train_jax.data.placement import local_rows, prefetch, to_reside
 from train_jax.errors import UserError
 from train_jax.evaluation import Evaluator, make_evaluator
 from train_jax.journal import Journal
@@ -39,9 +41,9 @@ from train_jax.stored import as_path
 from train_jax.task import Task
 from train_jax.train_config import TrainConfig
 
-# The device always has one step to do while the host prepares the next, and the host never runs
+# The device always has a dispatch to do while the host prepares the next, and the host never runs
 # further ahead than that: batches that wait on the device cost memory.
-STEPS_IN_FLIGHT = 2
+DISPATCHES_IN_FLIGHT = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +86,20 @@ class _Run:
     def due(self, every: int, step: int) -> bool:
         """Whether something with this interval (0: never but at the end) happens after ``step``."""
         return step == self.total or (every > 0 and step % every == 0)
+
+    def dispatches(self, start: int) -> Iterator[int]:
+        """Steps of each dispatch from ``start`` on; something happens only between them."""
+        profile, step = self.config.profile, start
+        every = [n for n in (self.log_every, self.evaluate_every, self.save_every) if n]
+        # A profile begins before its first step and ends after its last.
+        end = min(profile.start + profile.steps, self.total)
+        stops = [profile.start - 1, end - 1] if profile.steps else []
+        while step < self.total:
+            ends = [step + self.config.steps_per_dispatch, self.total]
+            ends += [n * (step // n + 1) for n in every]
+            ends += [stop for stop in stops if stop > step]
+            yield min(ends) - step
+            step = min(ends)
 
 
 def fit(task: Task, config: TrainConfig, workdir: str) -> Result:
@@ -130,15 +146,17 @@ def _train(
         with ledger.on("start"):
             batch = next(batches)
         with ledger.on("compile"):
-            train_step, new_window = _compile(run, batch)
+            resident = to_reside(run.task.train_data.resident, run.mesh)
+            train_step, new_window = _compile(run, resident, batch)
             window, key = new_window(), _key(run)
         journal.begin()
         in_flight: collections.deque[jax.Array] = collections.deque()
-        for step in range(start + 1, run.total + 1):
+        for dispatch, count in enumerate(run.dispatches(start), start=1):
             _profile(run, step)
-            state, window, loss = train_step(state, window, key, batch)
+            state, window, loss = train_step(state, window, key, resident, batch, count)
+            step += count
             in_flight.append(loss)
-            if len(in_flight) >= STEPS_IN_FLIGHT:
+            if len(in_flight) >= DISPATCHES_IN_FLIGHT:
                 jax.block_until_ready(in_flight.popleft())
 
             if run.due(run.log_every, step):
@@ -149,7 +167,8 @@ def _train(
                 with ledger.on("evaluate"):
                     metrics = _evaluate(run.evaluators, state)
                 journal.record(step, metrics)
-            preempted = notice.should_stop(step) and step < run.total
+            # Processes agree on a dispatch to stop after: not every step ends one.
+            preempted = notice.should_stop(dispatch) and step < run.total
             if preempted or run.due(run.save_every, step):
                 with ledger.on("checkpoint"):
                     journal.before_save(state.skipped, step, window)
@@ -178,6 +197,10 @@ def _prepare(task: Task, config: TrainConfig, workdir: epath.Path, mesh: Mesh) -
         raise UserError(
             f"batch_size {config.batch_size} does not split over {batch_shards(mesh)} devices "
             f"times {config.accumulate} micro-batches; choose a multiple of {share}."
+        )
+    if config.steps_per_dispatch < 1:
+        raise UserError(
+            f"steps_per_dispatch is {config.steps_per_dispatch}; a dispatch takes at least 1 step."
         )
     keep_every = config.checkpoint.keep_every
     schedule = make_schedule(config.schedule, total, of)
@@ -271,10 +294,27 @@ def _meta(run: _Run, step: int, ledger: Ledger) -> dict[str, Any]:
 
 
 def _batches(run: _Run, start: int):
-    """Global batches from step ``start`` on, placed on the mesh, a few ahead of their use."""
-    sharding = batch_sharding(run.mesh)
+    """Global batches from step ``start`` on, placed on the mesh, a few ahead of their use.
+
+    One item for every dispatch; with several steps each, their batches are stacked, and a shorter
+    dispatch is filled up, so that one program serves all.
+    """
+    sharding, most = batch_sharding(run.mesh), run.config.steps_per_dispatch
     rows = local_rows(sharding, run.config.batch_size)
-    return prefetch(run.task.train_data.start(start, rows), sharding, run.config.batch_size)
+    batches = run.task.train_data.start(start, rows)
+    if most > 1:
+        batches = _stacked(batches, run.dispatches(start), most)
+    return prefetch(batches, sharding, run.config.batch_size, stacked=most > 1)
+
+
+def _stacked(
+    batches: Iterator[Mapping[str, np.ndarray]], counts: Iterator[int], most: int
+) -> Iterator[dict[str, np.ndarray]]:
+    with contextlib.closing(batches):  # pyright: ignore[reportArgumentType]
+        for count in counts:
+            group = [next(batches) for _ in range(count)]
+            group += [group[-1]] * (most - count)
+            yield {name: np.stack([batch[name] for batch in group]) for name in group[0]}
 
 
 def _next_batch(batches: Iterator[Any], last_loss: jax.Array, ledger: Ledger) -> Any:
@@ -290,9 +330,13 @@ def _key(run: _Run) -> jax.Array:
     return jax.device_put(step_key(run.config.seed), replicated(run.mesh))
 
 
-def _compile(run: _Run, batch: Any):
-    """The compiled step for batches like this one, and a maker of empty windows for its metrics."""
+def _compile(run: _Run, resident: Any, batch: Any):
+    """The compiled steps for batches like this one, and a maker of empty windows for its metrics.
+
+    The first takes (state, window, key, resident data, batch, number of steps).
+    """
     config, task = run.config, run.task
+    several = config.steps_per_dispatch > 1
     step = make_train_step(
         task,
         run.optimizer,
@@ -300,13 +344,23 @@ def _compile(run: _Run, batch: Any):
         ema_decay=config.ema_decay,
     )
     abstract, key = run.abstract, _key(run)
+
+    def loss_of(params: Any, model_state: Any, resident: Any, batch: Any, step: Any):
+        one = {name: x[0] for name, x in batch.items()} if several else batch
+        return task.loss(params, model_state, task.train_data.expand(resident, one), key, step)
+
     _, (_, metrics) = jax.eval_shape(
-        task.loss, abstract.params, abstract.model_state, batch, key, abstract.step
+        loss_of, abstract.params, abstract.model_state, resident, batch, abstract.step
     )
     names = ["loss", "gradient_norm", *(name for name in metrics if name != "loss")]
     new_window = jax.jit(lambda: empty_window(names), out_shardings=replicated(run.mesh))
-    lowered = jit_train_step(step, abstract, run.mesh).lower(abstract, new_window(), key, batch)
-    return lowered.compile(), new_window
+    jitted = jit_train_step(step, abstract, run.mesh, several=several)
+    args = (abstract, new_window(), key, resident, batch)
+    if not several:
+        compiled = jitted.lower(*args).compile()
+        return lambda *args: compiled(*args[:-1]), new_window
+    compiled = jitted.lower(*args, np.int32(1)).compile()
+    return lambda *args: compiled(*args[:-1], np.int32(args[-1])), new_window
 
 
 def _evaluate(evaluators: Mapping[str, Evaluator], state: TrainState) -> dict[str, float]:
@@ -319,11 +373,12 @@ def _evaluate(evaluators: Mapping[str, Evaluator], state: TrainState) -> dict[st
     }
 
 
-def _profile(run: _Run, step: int) -> None:
+def _profile(run: _Run, done: int) -> None:
+    """Starts or stops the profiler before the step that follows ``done`` steps."""
     profile = run.config.profile
     if profile.steps == 0:
         return
-    if step == profile.start:
+    if done + 1 == profile.start:
         jax.profiler.start_trace(str(run.workdir / "profile"))
-    if step == min(profile.start + profile.steps, run.total):
+    if done + 1 == min(profile.start + profile.steps, run.total):
         jax.profiler.stop_trace()

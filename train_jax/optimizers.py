@@ -8,7 +8,7 @@ section 3.3; it touches only parameters whose path matches a pattern, by default
 
 import dataclasses
 import re
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -47,10 +47,13 @@ class Sgd:
 class Adam:
     """Adam, with `weight_decay` AdamW (pre-training: ViT paper, Table 3 and section 4.1).
 
+    With `amsgrad` it is that of VideoPose3D, section 4: the second moment never shrinks.
+
     Attributes:
         b1: decay of the first moment.
         b2: decay of the second moment.
         eps: added to the root of the second moment.
+        amsgrad: divides by the largest second moment so far, as PyTorch does it.
         first_moment_dtype: how the first moment is stored; the arithmetic is float32 either way.
           The second moment is always float32: bfloat16 cannot hold a change of one thousandth.
         clip_norm: largest global norm of the gradient; None to leave it alone.
@@ -62,6 +65,7 @@ class Adam:
     b1: float = 0.9
     b2: float = 0.999
     eps: float = 1e-8
+    amsgrad: bool = False
     first_moment_dtype: Storage = "float32"
     clip_norm: float | None = None
     weight_decay: float = 0.0
@@ -154,8 +158,51 @@ def _direction(config: OptimizerConfig) -> optax.GradientTransformation:
             trace = optax.trace(decay=config.momentum, nesterov=config.nesterov)
             return _stored_as(trace, "trace", config.accumulator_dtype)
         case Adam():
-            adam = optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps)
+            make = scale_by_amsgrad if config.amsgrad else optax.scale_by_adam
+            adam = make(b1=config.b1, b2=config.b2, eps=config.eps)
             return _stored_as(_with_promotion(adam), "mu", config.first_moment_dtype)
+
+
+class AmsgradState(NamedTuple):
+    """Updates so far, both moments and the largest second moment, without bias correction."""
+
+    step: jax.Array
+    mu: optax.Updates
+    nu: optax.Updates
+    nu_max: optax.Updates
+
+
+def scale_by_amsgrad(b1: float, b2: float, eps: float) -> optax.GradientTransformation:
+    """AMSGrad (Reddi et al. 2018) as PyTorch computes it.
+
+    The maximum is over second moments before bias correction, and the correction is that of the
+    present step. `optax.scale_by_amsgrad` takes the maximum of corrected moments instead: a few
+    large gradients at the start of a run then hold the step size down for good (by 10 for five
+    gradients that are 10 times larger than the rest).
+    """
+
+    def init(params: optax.Params) -> AmsgradState:
+        def zeros() -> Any:
+            return jax.tree.map(jnp.zeros_like, params)
+
+        return AmsgradState(jnp.zeros((), jnp.int32), zeros(), zeros(), zeros())
+
+    def update(
+        updates: optax.Updates, state: AmsgradState, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, AmsgradState]:
+        del params
+        step = state.step + 1
+        mu = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.mu, updates)
+        nu = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * g * g, state.nu, updates)
+        nu_max = jax.tree.map(jnp.maximum, state.nu_max, nu)
+        correct_mu = 1 / (1 - b1**step)
+        correct_root = jax.lax.rsqrt(1 - b2**step)
+        direction = jax.tree.map(
+            lambda m, v: correct_mu * m / (correct_root * jnp.sqrt(v) + eps), mu, nu_max
+        )
+        return direction, AmsgradState(step, mu, nu, nu_max)
+
+    return optax.GradientTransformation(init, update)  # pyright: ignore[reportArgumentType]
 
 
 def _with_promotion(inner: optax.GradientTransformation) -> optax.GradientTransformation:

@@ -86,7 +86,20 @@ class StepsConfig:
     warmup: str = "0 steps"
 
 
-ScheduleConfig = LinearConfig | CosineConfig | RsqrtConfig | ConstantConfig | StepsConfig
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExponentialConfig:
+    """Multiplied by `factor` after every interval (VideoPose3D, section 4: 0.95 per epoch)."""
+
+    name: Literal["exponential"] = "exponential"
+    base: float
+    factor: float = 0.95
+    every: str = "1 epoch"
+    warmup: str = "0 steps"
+
+
+ScheduleConfig = (
+    LinearConfig | CosineConfig | RsqrtConfig | ConstantConfig | StepsConfig | ExponentialConfig
+)
 
 
 def steps_of(
@@ -193,6 +206,21 @@ def _make_decay(
             return _make_rsqrt(config, total_steps=total_steps, warmup=warmup, steps_of=steps_of)
         case StepsConfig():
             return _make_steps(config, steps_of=steps_of)
+        case ExponentialConfig():
+            return _make_exponential(config, steps_of=steps_of)
+
+
+def _make_exponential(
+    config: ExponentialConfig, *, steps_of: Callable[[str], int]
+) -> Callable[[jax.Array], jax.Array]:
+    every = steps_of(config.every)
+    if not every:
+        raise UserError(f"The interval {config.every!r} must be at least one step.")
+
+    def decay(step: jax.Array) -> jax.Array:
+        return config.base * jnp.float32(config.factor) ** (step // every).astype(jnp.float32)
+
+    return decay
 
 
 def _make_rsqrt(

@@ -14,7 +14,9 @@ from train_jax.sharding import constrain_batch, replicated
 from train_jax.state import TrainState
 from train_jax.task import Batch, Task
 
-TrainStep = Callable[[TrainState, Window, jax.Array, Batch], tuple[TrainState, Window, jax.Array]]
+TrainStep = Callable[
+    [TrainState, Window, jax.Array, Batch, Batch], tuple[TrainState, Window, jax.Array]
+]
 
 
 def make_train_step(
@@ -24,7 +26,9 @@ def make_train_step(
     accumulate: int = 1,
     ema_decay: float | None = None,
 ) -> TrainStep:
-    """One update of the whole global batch: (state, window, key, batch) -> (state, window, loss).
+    """One update of the whole global batch.
+
+    The step maps (state, window, key, resident data, batch) to (state, window, loss).
 
     The update is refused, and the state stays as it was but for its step, where the loss, the
     gradient or any metric is not finite. The window names the metric; what follows is the loop's
@@ -37,12 +41,15 @@ def make_train_step(
         ema_decay: Polyak averaging factor of the parameters, or None.
     """
 
-    def train_step(state: TrainState, window: Window, key: jax.Array, batch: Batch):
+    def train_step(
+        state: TrainState, window: Window, key: jax.Array, resident: Batch, batch: Batch
+    ):
         # The seed comes in as data: another one is not another program.
         key = jax.random.fold_in(key, state.step)
         gradient_fn = jax.value_and_grad(task.loss, has_aux=True)
 
         def one(model_state, micro_batch: Batch, micro_key: jax.Array):
+            micro_batch = task.train_data.expand(resident, micro_batch)
             (loss, (model_state, metrics)), gradient = gradient_fn(
                 state.params, model_state, micro_batch, micro_key, state.step
             )
@@ -108,8 +115,35 @@ def _accumulated(one, model_state, batch: Batch, key: jax.Array, accumulate: int
     return gradient, model_state, metrics
 
 
-def jit_train_step(step: TrainStep, abstract: TrainState, mesh: Mesh):
-    """The step as one program over the mesh: state and window are donated, layouts are fixed."""
+def jit_train_step(step: TrainStep, abstract: TrainState, mesh: Mesh, *, several: bool = False):
+    """Steps as one program over the mesh: state and window are donated, layouts are fixed.
+
+    Args:
+        step: one step.
+        abstract: shapes and layouts of the state.
+        mesh: the devices.
+        several: whether the batch holds several batches along a first axis, and a number follows
+            it: how many of them to take. The number is data, so one program serves them all.
+    """
+
+    def steps(
+        state: TrainState,
+        window: Window,
+        key: jax.Array,
+        resident: Batch,
+        batches: Batch,
+        count: jax.Array,
+    ):
+        def body(i: jax.Array, carry: tuple[TrainState, Window, jax.Array]):
+            batch = {name: x[i] for name, x in batches.items()}
+            return step(carry[0], carry[1], key, resident, batch)
+
+        return jax.lax.fori_loop(0, count, body, (state, window, jnp.float32(0)))
+
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     everywhere = replicated(mesh)
-    return jax.jit(step, donate_argnums=(0, 1), out_shardings=(shardings, everywhere, everywhere))
+    return jax.jit(
+        steps if several else step,
+        donate_argnums=(0, 1),
+        out_shardings=(shardings, everywhere, everywhere),
+    )

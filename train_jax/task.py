@@ -7,7 +7,7 @@ from typing import Any
 import jax
 
 from train_jax.data.dataset import EvalData, TrainData
-from train_jax.metrics import Metrics
+from train_jax.metrics import Metrics, to_floats
 from train_jax.sharding import ParamRule
 
 Params = Any
@@ -28,11 +28,14 @@ class Evaluation:
 
     Attributes:
         data: the split.
-        metrics: (params, model_state, batch with ``mask``) -> pairs (sum, count).
+        metrics: (params, model_state, batch with ``mask``) -> pairs (sum, count). They may be
+            arrays, with an entry for each of several groups of examples.
+        summary: the sums of those pairs over the split -> what is reported.
     """
 
     data: EvalData
     metrics: Callable[[Params, ModelState, Batch], Metrics]
+    summary: Callable[[Metrics], dict[str, float]] = to_floats
 
 
 @dataclasses.dataclass(frozen=True)

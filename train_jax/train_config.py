@@ -53,6 +53,9 @@ class TrainConfig:
         nonfinite: what a loss or gradient that is not finite leads to: the update is refused, and
             the run goes on ("skip") or ends ("stop").
         init_from: a checkpoint to start from: a run of ours, or a published file.
+        steps_per_dispatch: updates per program that the host starts. More than one hides the
+            host where a step takes a millisecond; results do not change. Programs end early
+            where something is logged, evaluated or saved.
         mesh: how devices are used.
         checkpoint: when to save.
         log_every: interval of log lines.
@@ -69,6 +72,7 @@ class TrainConfig:
     ema_decay: float | None = None
     nonfinite: Literal["skip", "stop"] = "stop"
     init_from: str | None = None
+    steps_per_dispatch: int = dataclasses.field(default=1, metadata=FREE)
     mesh: MeshConfig = dataclasses.field(default=MeshConfig(), metadata=FREE)
     checkpoint: CheckpointConfig = dataclasses.field(default=CheckpointConfig(), metadata=FREE)
     log_every: str = dataclasses.field(default="50 steps", metadata=FREE)

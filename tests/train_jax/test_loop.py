@@ -8,6 +8,7 @@ import pytest
 import toy
 
 from train_jax.checkpoint import Checkpoints, read_meta, restore_params
+from train_jax.data import placement
 from train_jax.errors import UserError
 from train_jax.loop import fit
 from train_jax.mesh import MeshConfig
@@ -48,6 +49,42 @@ def test_a_workdir_may_be_relative(tmp_path, monkeypatch):
     fit(toy.make_task(), toy.make_config(total="4 steps"), "runs/toy")
     assert read_meta("runs/toy")["step"] == 4
     assert fit(toy.make_task(), toy.make_config(total="4 steps"), "runs/toy").step == 4
+
+
+def test_several_steps_per_dispatch_change_nothing(tmp_path):
+    # 7 divides none of the intervals: dispatches end early at each of them.
+    for name, steps in (("one", 1), ("seven", 7)):
+        config = toy.make_config(steps_per_dispatch=steps, total="30 steps")
+        result = fit(toy.make_task(), config, str(tmp_path / name))
+        assert result.step == 30
+    for key in ("loss", "largest", "gradient_norm", "learning_rate", "val/accuracy"):
+        one, seven = (records(tmp_path / name, key) for name in ("one", "seven"))
+        assert list(one) == list(seven)
+        np.testing.assert_allclose(list(one.values()), list(seven.values()), rtol=1e-5)
+    chex.assert_trees_all_close(
+        *(final_params(tmp_path / name) for name in ("one", "seven")), rtol=1e-5, atol=1e-7
+    )
+
+
+def test_a_run_of_long_dispatches_resumes_bitwise(tmp_path):
+    task, config = toy.make_task(), toy.make_config(steps_per_dispatch=7)
+    fit(task, config, str(tmp_path / "whole"))
+    fit(task, config, str(tmp_path / "parts"))
+    (tmp_path / "parts" / "checkpoints" / "20").rename(tmp_path / "gone")
+    fit(task, config, str(tmp_path / "parts"))
+    chex.assert_trees_all_equal(*(final_params(tmp_path / name) for name in ("whole", "parts")))
+
+
+@pytest.mark.parametrize("limit", [placement.REPLICATED_BYTES, 0], ids=["replicated", "split"])
+def test_examples_may_live_on_the_devices(tmp_path, monkeypatch, limit):
+    monkeypatch.setattr(placement, "REPLICATED_BYTES", limit)
+    loaded = toy.make_task()
+    resident = dataclasses.replace(loaded, train_data=toy.resident_data(16))
+    for name, task in (("loaded", loaded), ("resident", resident)):
+        config = toy.make_config(accumulate=2, steps_per_dispatch=3)
+        fit(task, config, str(tmp_path / name))
+    a, b = (records(tmp_path / name, "loss") for name in ("loaded", "resident"))
+    np.testing.assert_allclose(list(a.values()), list(b.values()), rtol=1e-6)
 
 
 def test_a_finished_run_that_is_started_again_only_evaluates(tmp_path):
@@ -151,6 +188,7 @@ def test_other_training_data_are_refused(tmp_path):
     [
         ({"batch_size": 12}, "batch_size 12 does not split over 8 devices"),
         ({"accumulate": 3}, "choose a multiple of 24"),
+        ({"steps_per_dispatch": 0}, "at least 1 step"),
         ({"mesh": MeshConfig(3)}, "does not fit 8 devices"),
         ({"total": "20 stepz"}, "not a duration"),
         ({"log_every": "often"}, "not a duration"),
@@ -170,5 +208,6 @@ def test_checkpoints_are_kept_by_policy(tmp_path):
 
 
 def test_a_profile_is_written(tmp_path):
-    fit(toy.make_task(), toy.make_config(profile=ProfileConfig(start=3, steps=2)), str(tmp_path))
+    config = toy.make_config(profile=ProfileConfig(start=3, steps=2), steps_per_dispatch=4)
+    fit(toy.make_task(), config, str(tmp_path))
     assert list((tmp_path / "profile").rglob("*.xplane.pb"))

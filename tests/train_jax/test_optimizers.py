@@ -229,3 +229,35 @@ def test_the_average_of_a_constant_is_that_constant():
     jax.tree.map(
         np.testing.assert_array_equal, optimizers.ema_update(params, params, 0.9999), params
     )
+
+
+def amsgrad(history, *, b1=0.9, b2=0.9, eps=1e-8):
+    """PyTorch's: the largest uncorrected second moment, with the correction of the present step."""
+    mean = sum(b1**age * (1 - b1) * g for age, g in enumerate(reversed(history)))
+    squares = [
+        sum(b2**age * (1 - b2) * g**2 for age, g in enumerate(reversed(history[: t + 1])))
+        for t in range(len(history))
+    ]
+    largest = np.max(squares, axis=0) / (1 - b2 ** len(history))
+    return mean / (1 - b1 ** len(history)) / (np.sqrt(largest) + eps)
+
+
+def test_amsgrad_is_that_of_pytorch():
+    trail, _ = run(optimizers.Adam(amsgrad=True, b2=0.9), make_gradients())
+    assert_close(trail, expect(make_gradients(), amsgrad))
+
+
+def test_amsgrad_forgets_large_gradients_at_the_start():
+    # Five gradients ten times larger than the rest. The maximum over bias-corrected moments, as
+    # optax takes it, would leave a step of 0.1 for good.
+    transform = optimizers.scale_by_amsgrad(0.9, 0.999, 1e-8)
+
+    def body(i, carry):
+        state, _ = carry
+        with jax.numpy_dtype_promotion("standard"):
+            direction, state = transform.update(jnp.where(i < 5, 10.0, 1.0), state)
+        return state, direction
+
+    start = (transform.init(jnp.float32(0)), jnp.float32(0))
+    _, direction = jax.lax.fori_loop(0, 10_000, body, start)
+    assert float(direction) == pytest.approx(1.0, abs=0.01)

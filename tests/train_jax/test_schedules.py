@@ -26,6 +26,19 @@ def values(config, total_steps=100, steps=STEPS):
     return np.asarray(jax.jit(jax.vmap(schedule))(steps))
 
 
+def test_exponential_decay_is_per_epoch():
+    # VideoPose3D, 80 epochs of 3,119,504 examples in batches of 1024: 0.001 * 0.95^79 at the end.
+    steps_of = functools.partial(
+        schedules.steps_of, batch_size=1024, examples_per_epoch=3_119_504, total_steps=243_711
+    )
+    config = schedules.ExponentialConfig(base=1e-3)
+    schedule = schedules.make_schedule(config, 243_711, steps_of)
+    epoch = steps_of("1 epoch")
+    assert epoch == 3046
+    got = [float(schedule(step)) for step in (0, epoch - 1, epoch, 80 * epoch - 1)]
+    np.testing.assert_allclose(got, [1e-3, 1e-3, 9.5e-4, 1.738e-5], rtol=3e-4)
+
+
 @pytest.mark.parametrize(
     ("duration", "steps"),
     [

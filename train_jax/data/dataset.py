@@ -7,9 +7,17 @@ process loads. The loop turns them into global arrays (train_jax/data/placement.
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 
+import jax
 import numpy as np
 
 Batch = Mapping[str, np.ndarray]
+DeviceBatch = Mapping[str, jax.Array]
+
+
+def as_loaded(resident: DeviceBatch, batch: DeviceBatch) -> DeviceBatch:
+    """The batch itself: nothing of it lives on the device."""
+    del resident
+    return batch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +33,9 @@ class TrainData:
             sorted rows of the global batch to load, int (k,). Each batch depends on (step, row)
             only, never on where the iterator was started or on who else loads what.
         skipped: names of the examples that could not be read so far and were replaced.
+        resident: arrays that are put on the devices once and stay there.
+        expand: `expand(resident, batch)` makes of loaded rows what the loss takes, inside the
+            step: examples that are gathered from `resident`, so that a few integers travel.
     """
 
     batch_size: int
@@ -32,6 +43,8 @@ class TrainData:
     fingerprint: str
     start: Callable[[int, np.ndarray], Iterator[Batch]]
     skipped: Callable[[], tuple[str, ...]] = tuple
+    resident: Batch = dataclasses.field(default_factory=dict)
+    expand: Callable[[DeviceBatch, DeviceBatch], DeviceBatch] = as_loaded
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,12 +57,17 @@ class EvalData:
         start: `start(rows)` yields `num_batches` batches on every process. Each has a `mask`,
             bool (k,), False for rows that pad the last batch or could not be read.
         skipped: names of the examples that could not be read and were not counted.
+        resident: arrays that are put on the devices once per evaluator.
+        expand: `expand(resident, batch)` makes of loaded rows what the metrics take. What it
+            returns has a `mask` too, and what that marks is what counts as an example.
     """
 
     batch_size: int
     num_examples: int
     start: Callable[[np.ndarray], Iterator[Batch]]
     skipped: Callable[[], tuple[str, ...]] = tuple
+    resident: Batch = dataclasses.field(default_factory=dict)
+    expand: Callable[[DeviceBatch, DeviceBatch], DeviceBatch] = as_loaded
 
     @property
     def num_batches(self) -> int:
