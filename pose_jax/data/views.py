@@ -1,0 +1,199 @@
+"""From a file of poses to what a network sees: normalised keypoints and poses in the camera.
+
+A *view* is one recording seen by one camera. Keypoints are in screen units (width to [-1, 1]);
+poses in metres relative to the root, which itself keeps its place in the camera (paper, section 3).
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import jax
+import numpy as np
+
+from pose_jax import cameras, h36m
+from pose_jax.data import store, subset
+from pose_jax.data.store import PoseSet
+from pose_jax.skeletons import Layout, layout
+from train_jax.errors import UserError
+
+# Frames that are converted at once.
+_BLOCK = 1024
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PoseDataConfig:
+    """Which sequences to use.
+
+    Attributes:
+        keypoints: file of 2D keypoints, made by `python -m pose_jax.prepare`.
+        positions: file with the 3D positions of the same recordings, if they are not in the first.
+        subjects: whose recordings; empty: everybody's.
+        actions: the words before the number of the take ("Walking" of "Walking 1"), exactly;
+            empty: all.
+        fraction: share of the frames of each recording that is used, one contiguous part.
+        downsample: takes every n-th frame.
+        longest_side: maps the longest side of the image to [-1, 1] rather than the width, which
+            keeps portrait video in the range that landscape video was trained on.
+    """
+
+    keypoints: str
+    positions: str | None = None
+    subjects: tuple[str, ...] = ()
+    actions: tuple[str, ...] = ()
+    fraction: float = 1.0
+    downsample: int = 1
+    longest_side: bool = False
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class View:
+    """One recording seen by one camera.
+
+    Attributes:
+        subject: who.
+        action: what, with the number of the take.
+        camera: name of the camera.
+        keypoints: float32 (t, joints, 2 or 3), screen units, and the confidence in [0, 1].
+        positions: float32 (t, joints, 3), metres: joint 0 in the camera, the others relative to it;
+            None where only keypoints are known.
+        intrinsics: float32 (9,), see :func:`pose_jax.cameras.intrinsics`; None if unknown.
+    """
+
+    subject: str
+    action: str
+    camera: str
+    keypoints: np.ndarray
+    positions: np.ndarray | None
+    intrinsics: np.ndarray | None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Views:
+    """The views of a data set, and what their numbers mean."""
+
+    views: tuple[View, ...]
+    keypoint_layout: Layout
+    skeleton: Layout | None
+    fps: float
+
+
+def read_views(config: PoseDataConfig, need: Literal["positions", "intrinsics", "keypoints"]):
+    """The views that a config names.
+
+    Args:
+        config: the choice.
+        need: what every view must have beyond its keypoints.
+
+    Returns:
+        :class:`Views`, in the order of the file: recording by recording, camera by camera.
+
+    Raises:
+        UserError: a file is missing or faulty, the choice is empty, or something needed is not
+            there.
+    """
+    poses = store.load(config.keypoints)
+    if config.positions is not None:
+        poses = store.join(store.load(config.positions), poses)
+    return select(poses, config, need)
+
+
+def select(
+    poses: PoseSet, config: PoseDataConfig, need: Literal["positions", "intrinsics", "keypoints"]
+) -> Views:
+    """As :func:`read_views`, of a set that is read already."""
+    if poses.keypoint_layout is None:
+        raise UserError(f"{config.keypoints} has no 2D keypoints; name a file that has them.")
+    if not 0 < config.fraction <= 1 or config.downsample < 1:
+        raise UserError(
+            f"fraction must lie in (0, 1] and downsample be at least 1; got {config.fraction} and "
+            f"{config.downsample}."
+        )
+    _require_known(poses, config)
+    views: list[View] = []
+    for recording in poses.recordings:
+        if config.subjects and recording.subject not in config.subjects:
+            continue
+        if config.actions and h36m.action_of(recording.action) not in config.actions:
+            continue
+        if need == "positions" and recording.positions is None:
+            continue
+        for name, keypoints in recording.views.items():
+            camera = poses.cameras[recording.subject][name]
+            views.append(_view(recording, name, camera, keypoints, config, need))
+    if not views:
+        raise UserError(
+            f"No recording with {need} is left of {config.keypoints} for subjects "
+            f"{list(config.subjects) or 'of any name'} and actions "
+            f"{list(config.actions) or 'of any name'}; check both."
+        )
+    skeleton = layout(poses.skeleton) if poses.skeleton else None
+    return Views(tuple(views), layout(poses.keypoint_layout), skeleton, poses.fps)
+
+
+def _view(
+    recording: store.Recording,
+    name: str,
+    camera: cameras.Camera,
+    pixels: np.ndarray,
+    config: PoseDataConfig,
+    need: str,
+) -> View:
+    frames = len(pixels) if recording.positions is None else len(recording.positions)
+    begin, end = subset.subset_range(frames, config.fraction, config.downsample)
+    chosen = slice(begin, end, config.downsample)
+    keypoints = normalised(pixels[chosen], camera, longest_side=config.longest_side)
+    positions = intrinsics = None
+    if need == "positions" and recording.positions is not None:
+        if camera.orientation is None or camera.translation is None:
+            raise UserError(
+                f"Camera {name} of {recording.title} has no place in the world, so its poses "
+                "cannot be seen from it; give its orientation and translation."
+            )
+        place = np.float32(camera.orientation), np.float32(camera.translation)
+        positions = _in_blocks(
+            lambda x: cameras.world_to_camera(x, *place), recording.positions[chosen]
+        )
+        positions[:, 1:] -= positions[:, :1]
+    if camera.focal is not None:
+        intrinsics = cameras.intrinsics(camera, longest_side=config.longest_side)
+    elif need == "intrinsics":
+        raise UserError(
+            f"Camera {name} of {recording.title} has no focal length, and a 3D pose cannot be "
+            "projected without; add the camera's intrinsics to the file."
+        )
+    return View(recording.subject, recording.action, name, keypoints, positions, intrinsics)
+
+
+def normalised(pixels: np.ndarray, camera: cameras.Camera, *, longest_side: bool) -> np.ndarray:
+    """Keypoints float32 (t, joints, 2 or 3) in screen units; the confidence stays as it is."""
+    return _in_blocks(
+        lambda x: cameras.normalise_screen(
+            x, width=camera.width, height=camera.height, longest_side=longest_side
+        ),
+        pixels,
+    )
+
+
+def _in_blocks(function: Callable[[np.ndarray], jax.Array], x: np.ndarray) -> np.ndarray:
+    """A function of frames, in blocks of one size: sequences of any length compile nothing."""
+    parts = []
+    for begin in range(0, len(x), _BLOCK):
+        part = np.asarray(x[begin : begin + _BLOCK], np.float32)
+        short = _BLOCK - len(part)
+        padded = np.pad(part, [(0, short), (0, 0), (0, 0)])
+        parts.append(np.asarray(function(padded))[: len(part)])
+    return np.concatenate(parts)
+
+
+def _require_known(poses: PoseSet, config: PoseDataConfig) -> None:
+    def require(what: str, wanted: Sequence[str], known: set[str]) -> None:
+        unknown = sorted(set(wanted) - known)
+        if unknown:
+            raise UserError(
+                f"{config.keypoints} has no {what} {', '.join(unknown)}; it has "
+                f"{', '.join(sorted(known))}."
+            )
+
+    require("subject", config.subjects, {r.subject for r in poses.recordings})
+    require("action", config.actions, {h36m.action_of(r.action) for r in poses.recordings})

@@ -1,0 +1,34 @@
+"""Trains a pose lifter, with labels alone or with unlabelled video beside them.
+
+    python -m pose_jax.train --config=experiments/pose/h36m.py:243 --workdir=DIR
+    python -m pose_jax.train --config=experiments/pose/h36m_semi.py:S1_10percent --workdir=DIR
+
+The same command continues a run that was stopped. Every experiment file says what it takes behind
+the colon, which data it needs, what result to expect and what it costs.
+"""
+
+from absl import flags
+
+from pose_jax.task import PoseTrainConfig, make_task
+from train_jax import hosts, main
+from train_jax.errors import UserError
+from train_jax.loop import fit
+
+_WORKDIR = flags.DEFINE_string(
+    "workdir",
+    None,
+    "Directory of the run, local or gs://: checkpoints, metrics.jsonl, TensorBoard.",
+)
+
+
+def train() -> int:
+    """The command; returns the exit code."""
+    config = main.read_config(PoseTrainConfig)
+    if not _WORKDIR.value:
+        raise UserError("--workdir is missing; name a directory for the run.")
+    result = fit(make_task(config), config, _WORKDIR.value)
+    return hosts.PREEMPTED_EXIT_CODE if result.preempted else 0
+
+
+if __name__ == "__main__":
+    main.launch(train, __doc__ or "")
