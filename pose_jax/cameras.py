@@ -142,6 +142,20 @@ def intrinsics(camera: Camera, *, longest_side: bool = False) -> np.ndarray:
     return np.concatenate([focal, center, camera.radial, camera.tangential]).astype(np.float32)
 
 
+def place(camera: Camera) -> tuple[np.ndarray, np.ndarray]:
+    """Where a camera is: orientation float32 (4,) and translation float32 (3,), see `Camera`.
+
+    Raises:
+        UserError: it is not known.
+    """
+    if camera.orientation is None or camera.translation is None:
+        raise UserError(
+            f"It is not known where camera {camera.name} is in the world; give its orientation and "
+            "translation."
+        )
+    return np.array(camera.orientation, np.float32), np.array(camera.translation, np.float32)
+
+
 def normalise_screen(
     pixels: Array, *, width: int, height: int, longest_side: bool = False
 ) -> jax.Array:

@@ -154,8 +154,8 @@ def summarise(
     Args:
         sums: name -> (sum (v,), count (v,)) in metres.
         views: those v views.
-        detail: adds ``name/action/...``, ``name/subject/...``, ``name/camera/...`` and
-            ``name/frames``, the average over all frames.
+        detail: adds ``name/action/...``, ``name/subject/...``, ``name/subject and action/...``,
+            ``name/camera/...`` and ``name/frames``, the average over all frames.
 
     Returns:
         Errors in mm by name: the unweighted mean over actions of the mean over their frames.
@@ -165,6 +165,7 @@ def summarise(
     groups: dict[str, Callable[[View], str]] = {
         "action": lambda view: h36m.action_of(view.action),
         "subject": lambda view: view.subject,
+        "subject and action": lambda view: f"{view.subject} {h36m.action_of(view.action)}",
         "camera": lambda view: view.camera,
     }
     for name, (total, count) in sums.items():

@@ -9,7 +9,8 @@ the colon, which data it needs, what result to expect and what it costs.
 
 from absl import flags
 
-from pose_jax.task import PoseTrainConfig, make_task
+from pose_jax.task import make_task
+from pose_jax.train_config import PoseTrainConfig
 from train_jax import hosts, main
 from train_jax.errors import UserError
 from train_jax.loop import fit

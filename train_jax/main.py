@@ -4,22 +4,18 @@ Exit codes: 0 done, 2 something the user can mend (one sentence on stderr), 75 s
 another process is gone (start the same command again to go on).
 """
 
-import logging as std_logging
-import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TypeVar
 
 import jax
-from absl import flags, logging
+from absl import flags
 from ml_collections import config_flags
 
-from train_jax import command_line, hosts
+from train_jax import command_line, hosts, process
 from train_jax.config import from_config
 from train_jax.errors import UserError
-from train_jax.mesh import use_a_device_per_core
 
 T = TypeVar("T")
 
@@ -52,9 +48,7 @@ def launch(main: Callable[[], int | None], usage: str, argv: Sequence[str] | Non
 
     def command() -> int | None:
         command_line.parse(argv, usage, __name__)
-        _set_up_logging()
-        _set_up_compilation_cache()
-        use_a_device_per_core()
+        process.set_up()
         hosts.initialize(
             coordinator=_COORDINATOR.value,
             num_processes=_NUM_PROCESSES.value,
@@ -95,24 +89,3 @@ def read_config(cls: type[T]) -> T:
     if CONFIG.value is None:
         raise UserError("--config is missing; name an experiment file, e.g. --config=FILE.py:ARGS.")
     return from_config(cls, CONFIG.value)
-
-
-def _set_up_logging() -> None:
-    logging.use_absl_handler()
-    logging.set_verbosity(logging.INFO)
-    logging.get_absl_handler().setFormatter(None)
-    # Their progress notes are for their developers; what goes wrong, we say ourselves.
-    logging.get_absl_logger().addFilter(_is_not_tfds)
-    for name in ("orbax", "jax", "etils", "tensorstore"):
-        std_logging.getLogger(name).setLevel(std_logging.WARNING)
-
-
-def _is_not_tfds(record: std_logging.LogRecord) -> bool:
-    return f"{os.sep}tensorflow_datasets{os.sep}" not in record.pathname
-
-
-def _set_up_compilation_cache() -> None:
-    """Keeps compiled programs between processes; JAX_COMPILATION_CACHE_DIR says where."""
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        home = os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))
-        jax.config.update("jax_compilation_cache_dir", str(Path(home) / "vit-pose-jax" / "xla"))

@@ -57,13 +57,14 @@ def evaluation_data(views: Sequence[View], model: TemporalConfig, *, shards: int
     """Every frame of every view, once.
 
     Args:
-        views: sequences with positions.
+        views: sequences, with positions or without.
         model: its receptive field, and whether that lies in the past.
         shards: in how many parts a batch is split.
 
     Returns:
         Batches of b pieces that expand to ``keypoints`` float32 (b, length + receptive_field,
-        joints, channels), ``positions`` float32 (b, length + 1, joints, 3), ``view`` int32 (b,),
+        joints, channels), ``positions`` float32 (b, length + 1, joints, 3) where the views have
+        them, ``view`` int32 (b,),
         ``mask`` bool (b, length): which poses count, and ``moving`` bool (b, length): for which of
         them there is a pose before. Pose 0 is the one before the piece.
     """
@@ -80,10 +81,11 @@ def evaluation_data(views: Sequence[View], model: TemporalConfig, *, shards: int
     arrays = {
         "keypoints": np.concatenate(keypoints).reshape(sum(map(len, keypoints)), -1),
         "keypoints_start": _starts(keypoints),
-        "positions": np.concatenate(positions).reshape(sum(map(len, positions)), -1),
-        "positions_start": _starts(positions),
         "frames": frames,
     }
+    if positions:
+        arrays["positions"] = np.concatenate(positions).reshape(sum(map(len, positions)), -1)
+        arrays["positions_start"] = _starts(positions)
     per_batch = max(POSES_PER_BATCH // (length * shards), 1)
     per_batch = shards * min(per_batch, -(-len(pieces.view) // shards))
 
@@ -105,13 +107,15 @@ def evaluation_data(views: Sequence[View], model: TemporalConfig, *, shards: int
 
         frame = first[:, None] + jnp.arange(length, dtype=jnp.int32)[None]
         mask = batch["mask"][:, None] & (frame < resident["frames"][view][:, None])
-        return {
+        examples = {
             "keypoints": piece("keypoints", length + model.receptive_field, joints),
-            "positions": piece("positions", length + 1, positions[0].shape[1]),
             "view": view,
             "mask": mask,
             "moving": mask & (frame > 0),
         }
+        if positions:
+            examples["positions"] = piece("positions", length + 1, positions[0].shape[1])
+        return examples
 
     return EvalData(
         batch_size=per_batch,

@@ -55,6 +55,18 @@ class Ignored:
         pass
 
 
+class Made:
+    """What a stand-in has made of its arguments; it stays as it is."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __setstate__(self, state: Any) -> None:
+        raise Refused("a change to what was made")
+
+
 def unpickle(
     stream: IO[bytes],
     *,
@@ -66,7 +78,8 @@ def unpickle(
     Args:
         stream: at the beginning of a pickle; afterwards at its end.
         names: further (module, name) pairs, and what to call in their place.
-        persistent: resolves references to what is stored outside of the pickle.
+        persistent: resolves references to what is stored outside of the pickle. What it and the
+            names give must be data, `Made` or `Ignored`.
 
     Returns:
         The object, in which dictionaries of any kind are plain ones and ignored objects are None.
@@ -259,8 +272,8 @@ def _rebuilt(value: Any, done: dict[int, Any]) -> Any:
         result = type(value)(_rebuilt(item, done) for item in value)
     elif isinstance(value, _Array):
         result = _rebuilt_array(value, done)
-    elif isinstance(value, np.ndarray):  # a tensor that `persistent` and `names` have made
-        result = value
+    elif isinstance(value, Made):
+        result = value.value
     else:
         raise Refused(f"an object of the type {type(value).__name__}")
     done[id(value)] = result

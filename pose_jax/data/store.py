@@ -50,7 +50,7 @@ def save(path: PathLike, poses: PoseSet, *, overwrite: bool = False) -> None:
     check(poses, os.fspath(path))
     if not overwrite:
         refuse_existing(path)
-    with _replacing(path) as stream, zipfile.ZipFile(stream, "w") as archive:
+    with replacing(path) as stream, zipfile.ZipFile(stream, "w") as archive:
         _write(archive, "meta", np.array(json.dumps(_meta(poses))))
         for i, recording in enumerate(poses.recordings):
             if recording.positions is not None:
@@ -214,7 +214,7 @@ def _opened(path: str) -> Iterator[zipfile.ZipFile]:
 
 
 @contextlib.contextmanager
-def _replacing(path: PathLike) -> Iterator[IO[bytes]]:
+def replacing(path: PathLike) -> Iterator[IO[bytes]]:
     """A stream to a temporary file that takes its name when all is written."""
     path = epath.Path(path)
     temporary = path.parent / f".{path.name}.{os.getpid()}.partial"

@@ -131,4 +131,4 @@ class _OriginalOrder:
 
 def _other(seed: int) -> int:
     """Another seed, so that the two orders are independent."""
-    return int(mix64(np.uint64(seed)[None])[0] >> np.uint64(33))
+    return int(mix64(np.array([seed], np.uint64))[0] >> np.uint64(33))

@@ -10,6 +10,7 @@ from typing import Literal
 
 import jax
 import numpy as np
+from etils import epath
 
 from pose_jax import cameras, h36m
 from pose_jax.data import store, subset
@@ -26,7 +27,8 @@ class PoseDataConfig:
     """Which sequences to use.
 
     Attributes:
-        keypoints: file of 2D keypoints, made by `python -m pose_jax.prepare`.
+        keypoints: file of 2D keypoints, made by `python -m pose_jax.prepare`; a relative path is
+            within the run's data_dir.
         positions: file with the 3D positions of the same recordings, if they are not in the first.
         subjects: whose recordings; empty: everybody's.
         actions: the words before the number of the take ("Walking" of "Walking 1"), exactly;
@@ -78,29 +80,31 @@ class Views:
     fps: float
 
 
-def read_views(config: PoseDataConfig, need: Literal["positions", "intrinsics", "keypoints"]):
+Need = Literal["positions", "intrinsics", "keypoints"]
+
+
+def read_views(config: PoseDataConfig, need: Need, *, data_dir: str = "") -> Views:
     """The views that a config names.
 
     Args:
         config: the choice.
         need: what every view must have beyond its keypoints.
+        data_dir: directory of files with relative paths.
 
     Returns:
-        :class:`Views`, in the order of the file: recording by recording, camera by camera.
+        In the order of the file: recording by recording, camera by camera.
 
     Raises:
         UserError: a file is missing or faulty, the choice is empty, or something needed is not
             there.
     """
-    poses = store.load(config.keypoints)
+    poses = store.load(epath.Path(data_dir) / config.keypoints)
     if config.positions is not None:
-        poses = store.join(store.load(config.positions), poses)
+        poses = store.join(store.load(epath.Path(data_dir) / config.positions), poses)
     return select(poses, config, need)
 
 
-def select(
-    poses: PoseSet, config: PoseDataConfig, need: Literal["positions", "intrinsics", "keypoints"]
-) -> Views:
+def select(poses: PoseSet, config: PoseDataConfig, need: Need) -> Views:
     """As :func:`read_views`, of a set that is read already."""
     if poses.keypoint_layout is None:
         raise UserError(f"{config.keypoints} has no 2D keypoints; name a file that has them.")
@@ -137,7 +141,7 @@ def _view(
     camera: cameras.Camera,
     pixels: np.ndarray,
     config: PoseDataConfig,
-    need: str,
+    need: Need,
 ) -> View:
     frames = len(pixels) if recording.positions is None else len(recording.positions)
     begin, end = subset.subset_range(frames, config.fraction, config.downsample)
@@ -145,12 +149,7 @@ def _view(
     keypoints = normalised(pixels[chosen], camera, longest_side=config.longest_side)
     positions = intrinsics = None
     if need == "positions" and recording.positions is not None:
-        if camera.orientation is None or camera.translation is None:
-            raise UserError(
-                f"Camera {name} of {recording.title} has no place in the world, so its poses "
-                "cannot be seen from it; give its orientation and translation."
-            )
-        place = np.float32(camera.orientation), np.float32(camera.translation)
+        place = cameras.place(camera)
         positions = _in_blocks(
             lambda x: cameras.world_to_camera(x, *place), recording.positions[chosen]
         )

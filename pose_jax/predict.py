@@ -1,0 +1,121 @@
+"""Lifts 2D keypoints to 3D with a trained model.
+
+    python -m pose_jax.predict keypoints.npz --checkpoint=DIR --output=poses.npz
+
+KEYPOINTS is a file of `python -m pose_jax.prepare` (custom: your own video's detections). The
+result is an .npz without pickled objects:
+
+    meta            JSON: format, skeleton, joints, parents, fps, space, and for every sequence its
+                    subject, action and camera
+    poses/000000    float32 (frames, joints, 3), metres, x right, y down, z forward
+
+Poses are relative to the root, which the model cannot place; with a trajectory model they are where
+the camera sees them ("camera"), and in the world where the camera's place is known ("world").
+"""
+
+import json
+import sys
+from typing import Any
+
+import numpy as np
+from absl import flags, logging
+from etils import epath
+
+from pose_jax import cameras
+from pose_jax.data import store
+from pose_jax.data.views import PoseDataConfig, select
+from pose_jax.lifter import Lifter, lift, load_lifter
+from train_jax import command_line, process
+from train_jax.errors import UserError
+
+FORMAT = "pose_jax poses 1"
+
+_CHECKPOINT = flags.DEFINE_string("checkpoint", None, "A run's directory, or one checkpoint of it.")
+_OUTPUT = flags.DEFINE_string("output", None, "The .npz file to write; must not exist.")
+_FLIP = flags.DEFINE_bool("flip", True, "Average with the pose of the mirror image.")
+
+
+def predict(keypoints: str, checkpoint: str, output: str, *, flip: bool = True) -> str:
+    """Lifts every view of a file.
+
+    Args:
+        keypoints: file of keypoints.
+        checkpoint: of a lifter.
+        output: file to write.
+        flip: see :func:`pose_jax.lifter.lift`.
+
+    Returns:
+        A sentence on what was written.
+
+    Raises:
+        UserError: a file is missing or faulty, the joints are other than the model's, or the output
+            exists.
+    """
+    store.refuse_existing(output)
+    poses = store.load(keypoints)
+    lifter = load_lifter(checkpoint)
+    config = PoseDataConfig(keypoints=keypoints, longest_side=lifter.longest_side)
+    views = select(poses, config, "keypoints")
+    _require_fit(lifter, views.keypoint_layout.name, views.views[0].keypoints.shape[-1], keypoints)
+    if lifter.fps and abs(poses.fps - lifter.fps) > 0.1 * lifter.fps:
+        logging.warning(
+            "The keypoints have %g frames per second, the model was trained at %g; motion will "
+            "look faster or slower to it than it is.",
+            poses.fps,
+            lifter.fps,
+        )
+    results, space = lift(lifter, views.views, flip=flip), "root"
+    placed = [poses.cameras[view.subject][view.camera] for view in views.views]
+    if lifter.has_trajectory:
+        space = "camera"
+        if all(camera.orientation is not None for camera in placed):
+            space = "world"
+            results = [
+                np.asarray(cameras.camera_to_world(result, *cameras.place(camera)))
+                for result, camera in zip(results, placed, strict=True)
+            ]
+    meta = {
+        "format": FORMAT,
+        "skeleton": lifter.skeleton.name,
+        "joints": lifter.skeleton.joints,
+        "parents": lifter.skeleton.parents,
+        "fps": poses.fps,
+        "space": space,
+        "checkpoint": checkpoint,
+        "sequences": [
+            {"subject": view.subject, "action": view.action, "camera": view.camera}
+            for view in views.views
+        ],
+    }
+    arrays: dict[str, Any] = {f"poses/{i:06}": result for i, result in enumerate(results)}
+    with epath.Path(output).open("wb") as stream:
+        np.savez(stream, meta=np.array(json.dumps(meta)), **arrays)
+    frames = sum(map(len, results))
+    return f"{frames:,} poses of {len(results)} sequences ({space} space): {output}"
+
+
+def _require_fit(lifter: Lifter, layout: str, channels: int, path: str) -> None:
+    if layout != lifter.keypoint_layout.name:
+        raise UserError(
+            f"{path} has {layout} keypoints, the model reads {lifter.keypoint_layout.name}; name a "
+            "model for them, or keypoints of that layout."
+        )
+    if channels < lifter.model.features:
+        raise UserError(f"{path} has no confidences, which the model reads; add them.")
+
+
+def _command() -> None:
+    (keypoints,) = command_line.parse(sys.argv, __doc__ or "", arguments=("KEYPOINTS",))
+    checkpoint, output = _CHECKPOINT.value, _OUTPUT.value
+    if not checkpoint or not output:
+        raise UserError(
+            "--checkpoint or --output is missing; name the model and a file to write."
+        )
+    process.set_up()
+    logging.set_verbosity(logging.WARNING)
+    report = predict(keypoints, checkpoint, output, flip=_FLIP.value)
+    sys.stdout.write(f"{report}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(command_line.exit_code(_command))
