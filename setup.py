@@ -4,6 +4,9 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
+# Readers of the poses' original files: raw Human3.6M (CDF), MATLAB and HDF5.
+POSE_DATA = ["cdflib>=1.3", "h5py>=3.11", "scipy>=1.14"]
+
 TEST = [
     "basedpyright==1.40.*",
     "chex>=0.1.91",
@@ -13,6 +16,7 @@ TEST = [
     "pytest-xdist>=3.6",
     "ruff>=0.14",
     "scikit-learn>=1.5",
+    *POSE_DATA,
 ]
 
 setup(
@@ -49,6 +53,7 @@ setup(
         "cuda": ["jax[cuda13]"],
         # Only to *build* those catalogue data sets whose own code needs TensorFlow.
         "tensorflow": ["tensorflow-cpu>=2.21"],
+        "pose-data": POSE_DATA,
         "quickstart": ["scikit-learn>=1.5"],
         "colab": ["matplotlib>=3.9", "scikit-learn>=1.5"],
         "test": TEST,

@@ -1,6 +1,7 @@
 """Object archives are read without running them; what is more than data is refused by name."""
 
 import collections
+import io
 import os
 import pickle
 import zipfile
@@ -8,7 +9,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from pose_jax.data.pickles import read_object_npz
+from pose_jax.data.pickles import Made, Refused, StandIn, read_object_npz, unpickle
 from train_jax.errors import UserError
 
 
@@ -212,3 +213,13 @@ def test_files_that_cannot_be_read(tmp_path):
     (tmp_path / "cut.npz").write_bytes((tmp_path / "whole.npz").read_bytes()[:1000])
     with pytest.raises(UserError, match=r"cut\.npz is damaged"):
         read_object_npz(tmp_path / "cut.npz")
+
+
+def test_a_reader_of_other_files_adds_names_and_gets_what_it_made_of_them():
+    """Tensors, for instance: whatever a stand-in makes stays as it is, and cannot be changed."""
+    names = {("made", "up"): StandIn(lambda *parts: Made(("up", parts)))}
+    assert unpickle(io.BytesIO(b"(lcmade\nup\n(I1\nI2\ntRa."), names=names) == [("up", (1, 2))]
+    with pytest.raises(Refused, match="a change to what was made"):
+        unpickle(io.BytesIO(b"cmade\nup\n)R}b."), names=names)
+    with pytest.raises(Refused, match=r"made\.up"):
+        unpickle(io.BytesIO(b"cmade\nup\n)R."))
