@@ -1,0 +1,1 @@
+"""The command that makes files of poses; each module turns one source into our format."""
