@@ -10,7 +10,8 @@ import jax
 
 from pose_jax.data.training import training_data
 from pose_jax.data.views import Views, read_views
-from pose_jax.data.windows import make_windows
+from pose_jax.data.windows import Windows, make_windows
+from pose_jax.init_from import transfer_lifter
 from pose_jax.measure import make_evaluation
 from pose_jax.models import temporal
 from pose_jax.models.config import TemporalConfig
@@ -23,11 +24,10 @@ from train_jax.mesh import make_mesh
 from train_jax.sharding import ParamRule, batch_shards
 from train_jax.task import ModelState, Params, Task
 
+# A layer that splits its channels, and one that adds up the parts.
 PARAM_RULES: tuple[ParamRule, ...] = (
-    (".*/conv/kernel", (None, None, "tensor")),
-    (".*/pointwise/kernel", (None, "tensor")),
-    (".*/expand/kernel", (None, None, "tensor")),
-    (".*/shrink/kernel", ("tensor", None)),
+    (".*/(expand|conv)/kernel", (None, None, "tensor")),
+    (".*/(pointwise|shrink)/kernel", ("tensor", None)),
     (".*/(scale|bias)", (None,)),
 )
 
@@ -38,48 +38,61 @@ def make_task(config: PoseTrainConfig) -> Task:
     Raises:
         UserError: data that are not there, or a model that does not fit them.
     """
-    if config.init_from is not None:
-        raise UserError(
-            "init_from is not supported by pose_jax.train; a run continues in its own workdir."
-        )
-    labelled = read_views(config.data, "positions", data_dir=config.data_dir)
-    skeleton = check_model(config.model, labelled)
-    windows_of = functools.partial(
-        make_windows,
-        model=config.model,
-        chunk=config.chunk,
-        flip=config.flip,
-        keypoint_mirror=labelled.keypoint_layout.mirror,
-        pose_mirror=skeleton.mirror,
+    read = functools.partial(read_views, data_dir=config.data_dir)
+    return task_of(
+        config,
+        read(config.data, "positions"),
+        read(config.semi.data, "intrinsics") if config.semi else None,
+        {name: read(chosen, "positions") for name, chosen in config.evaluations.items()},
     )
-    windows = windows_of(labelled.views)
-    unlabelled = None
-    if config.semi is not None:
-        others = read_views(config.semi.data, "intrinsics", data_dir=config.data_dir)
-        if others.keypoint_layout != labelled.keypoint_layout:
-            raise UserError(
-                f"Labelled keypoints are {labelled.keypoint_layout.name}, unlabelled ones "
-                f"{others.keypoint_layout.name}; both must come from the same kind of detector."
-            )
-        if config.semi.confidence and others.views[0].keypoints.shape[-1] < 3:
+
+
+def task_of(
+    config: PoseTrainConfig,
+    labelled: Views,
+    unlabelled: Views | None = None,
+    evaluations: Mapping[str, Views] | None = None,
+) -> Task:
+    """The task of a config whose data have been read.
+
+    Args:
+        config: the run.
+        labelled: views with positions.
+        unlabelled: views with intrinsics, of a semi-supervised run.
+        evaluations: views with positions, by name.
+
+    Raises:
+        UserError: they do not fit the model, or each other.
+    """
+    if config.accumulate > 1:
+        raise UserError(
+            "accumulate must be 1 for poses: batch statistics are those of a whole batch, which "
+            "micro-batches would not have."
+        )
+    skeleton = check_model(config.model, labelled)
+    windows = _windows(config, labelled, skeleton)
+    others = None
+    if config.semi is not None and unlabelled is not None:
+        _require_same_kind(config.model, labelled, unlabelled, "semi.data")
+        if config.semi.confidence and unlabelled.views[0].keypoints.shape[-1] < 3:
             raise UserError(
                 f"{config.semi.data.keypoints} has no confidences; set semi.confidence=False."
             )
-        unlabelled = windows_of(others.views)
+        others = _windows(config, unlabelled, skeleton)
+    for name, views in (evaluations or {}).items():
+        _require_same_kind(config.model, labelled, views, f"evaluations.{name}")
     data = training_data(
         windows,
-        unlabelled,
+        others,
         batch_size=config.batch_size,
         seed=config.seed,
         order=config.order,
-        content=_content(windows.arrays, unlabelled.arrays if unlabelled else {}),
+        content=_content(windows.arrays, others.arrays if others else {}),
     )
-    measured = {
-        name: read_views(chosen, "positions", data_dir=config.data_dir)
-        for name, chosen in config.evaluations.items()
-    }
-    for views in measured.values():
-        check_model(config.model, views)
+    description = about(config, labelled)
+    transfer = None
+    if config.init_from is not None:
+        transfer = functools.partial(transfer_lifter, config.init_from, description)
     shards = batch_shards(make_mesh(config.mesh))
     return Task(
         init=make_init(config),
@@ -93,11 +106,12 @@ def make_task(config: PoseTrainConfig) -> Task:
                 trajectory=config.has_trajectory,
                 shards=shards,
             )
-            for name, views in measured.items()
+            for name, views in (evaluations or {}).items()
         },
-        param_rules=PARAM_RULES if len(config.model.widths) > 1 else PARAM_RULES[2:],
+        param_rules=PARAM_RULES,
+        transfer=transfer,
         unit="examples",
-        about=about(config, labelled),
+        about=description,
     )
 
 
@@ -110,7 +124,7 @@ def about(config: PoseTrainConfig, views: Views) -> dict[str, Any]:
         "skeleton": views.skeleton.name,
         "keypoint_layout": views.keypoint_layout.name,
         "longest_side": config.data.longest_side,
-        "fps": views.fps / config.data.downsample,
+        "fps": views.fps,
     }
 
 
@@ -121,6 +135,16 @@ def check_model(model: TemporalConfig, views: Views) -> Layout:
         UserError: they do not.
     """
     assert views.skeleton is not None
+    _check_keypoints(model, views)
+    if views.skeleton.num_joints != model.joints_out:
+        raise UserError(
+            f"Poses of the data have {views.skeleton.num_joints} joints, the model gives "
+            f"{model.joints_out}; set config.model.joints_out={views.skeleton.num_joints}."
+        )
+    return views.skeleton
+
+
+def _check_keypoints(model: TemporalConfig, views: Views) -> None:
     joints, channels = views.views[0].keypoints.shape[1:]
     if joints != model.joints_in or channels < model.features:
         raise UserError(
@@ -128,12 +152,6 @@ def check_model(model: TemporalConfig, views: Views) -> Layout:
             f"{model.joints_in} of {model.features}; set config.model.joints_in={joints}"
             f"{' and config.model.features=2' if channels < model.features else ''}."
         )
-    if views.skeleton.num_joints != model.joints_out:
-        raise UserError(
-            f"Poses of the data have {views.skeleton.num_joints} joints, the model gives "
-            f"{model.joints_out}; set config.model.joints_out={views.skeleton.num_joints}."
-        )
-    return views.skeleton
 
 
 def make_init(config: PoseTrainConfig):
@@ -149,6 +167,39 @@ def make_init(config: PoseTrainConfig):
         return all_params, all_states
 
     return init
+
+
+def _windows(config: PoseTrainConfig, views: Views, skeleton: Layout) -> Windows:
+    return make_windows(
+        views.views,
+        config.model,
+        chunk=config.chunk,
+        flip=config.flip,
+        keypoint_mirror=views.keypoint_layout.mirror,
+        pose_mirror=skeleton.mirror,
+    )
+
+
+def _require_same_kind(model: TemporalConfig, labelled: Views, others: Views, key: str) -> None:
+    """Refuses data whose numbers mean something else than those the networks learn from."""
+    ours, theirs = labelled.keypoint_layout.name, others.keypoint_layout.name
+    if ours != theirs:
+        raise UserError(
+            f"Keypoints of config.data are {ours}, those of config.{key} {theirs}; both must come "
+            "from the same kind of detector."
+        )
+    if others.skeleton not in (None, labelled.skeleton):
+        raise UserError(
+            f"Poses of config.data and those of config.{key} have other joints; choose data with "
+            "the same skeleton."
+        )
+    # A single frame has no rate; and videos of 29.97 frames are as good as those of 30.
+    if model.receptive_field > 1 and abs(others.fps / labelled.fps - 1) > 0.02:
+        raise UserError(
+            f"config.data has {labelled.fps:g} frames per second, config.{key} {others.fps:g}; "
+            "motion would look slower or faster: make them equal, for example with downsample."
+        )
+    _check_keypoints(model, others)
 
 
 def _content(*parts: Mapping[str, Any]) -> str:

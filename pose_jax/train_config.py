@@ -9,6 +9,7 @@ from pose_jax.data.views import PoseDataConfig
 from pose_jax.measure import MeasureConfig
 from pose_jax.models.config import TemporalConfig
 from train_jax.config import FREE
+from train_jax.errors import UserError
 from train_jax.train_config import TrainConfig
 
 
@@ -21,6 +22,12 @@ class BatchNormConfig:
 
     first: float = 0.1
     last: float = 0.001
+
+    def __post_init__(self) -> None:
+        if not (0 < self.first <= 1 and 0 < self.last <= 1):
+            raise UserError(
+                f"batch_norm.first and last must lie in (0, 1], got {self.first} and {self.last}."
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -116,8 +116,9 @@ def initial_state(
     if task.transfer is None:
         return jax.jit(make, out_shardings=shardings)(key)
     fresh = jax.jit(task.init, out_shardings=(shardings.params, shardings.model_state))
-    params, model_state = fresh(key)
-    params = jax.device_put(task.transfer(params), shardings.params)
+    params, model_state = task.transfer(*fresh(key))
+    params = jax.device_put(params, shardings.params)
+    model_state = jax.device_put(model_state, shardings.model_state)
     build = jax.jit(
         lambda params, model_state: with_params(params, model_state, optimizer, ema=ema),
         out_shardings=shardings,

@@ -49,8 +49,8 @@ class Task:
         train_data: the training examples and their order.
         evaluations: what is measured, by name.
         param_rules: how parameters are placed on the mesh.
-        transfer: fresh parameters -> parameters that start from somebody's checkpoint; None from
-            scratch.
+        transfer: fresh (parameters, model state) -> those that start from somebody's checkpoint;
+            None from scratch.
         unit: what the examples are, for progress lines.
         about: JSON values that describe the model beside the arrays of each checkpoint.
     """
@@ -60,6 +60,6 @@ class Task:
     train_data: TrainData
     evaluations: Mapping[str, Evaluation]
     param_rules: Sequence[ParamRule]
-    transfer: Callable[[Params], Params] | None = None
+    transfer: Callable[[Params, ModelState], tuple[Params, ModelState]] | None = None
     unit: str = "images"
     about: Mapping[str, Any] = dataclasses.field(default_factory=dict)

@@ -61,15 +61,16 @@ def make_task(config: ViTTrainConfig) -> Task:
     def init(key: jax.Array) -> tuple[Params, ModelState]:
         return api.init(model, key, shape), {}
 
-    def transfer(fresh: Params) -> Params:
+    def transfer(fresh: Params, model_state: ModelState) -> tuple[Params, ModelState]:
         assert config.init_from is not None
-        return transfer_params(
+        params = transfer_params(
             config.init_from,
             fresh,
             model=model,
             image_shape=shape,
             config=config.transfer,
         )
+        return params, model_state
 
     return Task(
         init=init,

@@ -72,7 +72,14 @@ class View:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Views:
-    """The views of a data set, and what their numbers mean."""
+    """The views of a data set, and what their numbers mean.
+
+    Attributes:
+        views: in the order of the file.
+        keypoint_layout: of the keypoints.
+        skeleton: of the positions; None where the file has none.
+        fps: frames per second that are left after downsampling.
+    """
 
     views: tuple[View, ...]
     keypoint_layout: Layout
@@ -123,8 +130,11 @@ def select(poses: PoseSet, config: PoseDataConfig, need: Need) -> Views:
         if need == "positions" and recording.positions is None:
             continue
         for name, keypoints in recording.views.items():
-            camera = poses.cameras[recording.subject][name]
-            views.append(_view(recording, name, camera, keypoints, config, need))
+            begin, end = subset.subset_range(len(keypoints), config.fraction, config.downsample)
+            # A small fraction of a short recording can be no frame at all.
+            if begin < end:
+                chosen = slice(begin, end, config.downsample)
+                views.append(_view(recording, name, poses, chosen, config, need))
     if not views:
         raise UserError(
             f"No recording with {need} is left of {config.keypoints} for subjects "
@@ -132,25 +142,26 @@ def select(poses: PoseSet, config: PoseDataConfig, need: Need) -> Views:
             f"{list(config.actions) or 'of any name'}; check both."
         )
     skeleton = layout(poses.skeleton) if poses.skeleton else None
-    return Views(tuple(views), layout(poses.keypoint_layout), skeleton, poses.fps)
+    return Views(
+        tuple(views), layout(poses.keypoint_layout), skeleton, poses.fps / config.downsample
+    )
 
 
 def _view(
     recording: store.Recording,
     name: str,
-    camera: cameras.Camera,
-    pixels: np.ndarray,
+    poses: PoseSet,
+    chosen: slice,
     config: PoseDataConfig,
     need: Need,
 ) -> View:
-    frames = len(pixels) if recording.positions is None else len(recording.positions)
-    begin, end = subset.subset_range(frames, config.fraction, config.downsample)
-    chosen = slice(begin, end, config.downsample)
-    keypoints = normalised(pixels[chosen], camera, longest_side=config.longest_side)
+    camera = poses.cameras[recording.subject][name]
+    pixels = recording.views[name][chosen]
+    keypoints = normalised(pixels, camera, longest_side=config.longest_side)
     positions = intrinsics = None
     if need == "positions" and recording.positions is not None:
         place = cameras.place(camera)
-        positions = _in_blocks(
+        positions = in_blocks(
             lambda x: cameras.world_to_camera(x, *place), recording.positions[chosen]
         )
         positions[:, 1:] -= positions[:, :1]
@@ -166,7 +177,7 @@ def _view(
 
 def normalised(pixels: np.ndarray, camera: cameras.Camera, *, longest_side: bool) -> np.ndarray:
     """Keypoints float32 (t, joints, 2 or 3) in screen units; the confidence stays as it is."""
-    return _in_blocks(
+    return in_blocks(
         lambda x: cameras.normalise_screen(
             x, width=camera.width, height=camera.height, longest_side=longest_side
         ),
@@ -174,7 +185,7 @@ def normalised(pixels: np.ndarray, camera: cameras.Camera, *, longest_side: bool
     )
 
 
-def _in_blocks(function: Callable[[np.ndarray], jax.Array], x: np.ndarray) -> np.ndarray:
+def in_blocks(function: Callable[[np.ndarray], jax.Array], x: np.ndarray) -> np.ndarray:
     """A function of frames, in blocks of one size: sequences of any length compile nothing."""
     parts = []
     for begin in range(0, len(x), _BLOCK):
