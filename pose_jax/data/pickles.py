@@ -91,11 +91,12 @@ def unpickle(
     return _rebuilt(_Unpickler(stream, {**_NAMES, **(names or {})}, persistent).load(), {})
 
 
-def read_object_npz(path: PathLike) -> dict[str, Any]:
+def read_object_npz(path: PathLike, *, stream: IO[bytes] | None = None) -> dict[str, Any]:
     """Reads an .npz file whose members may be objects, as the original writes them.
 
     Args:
         path: local or gs://.
+        stream: of the file, if it cannot be opened by that name but lies in an archive.
 
     Returns:
         Member name -> array, or the object itself where a member is a single one.
@@ -106,11 +107,12 @@ def read_object_npz(path: PathLike) -> dict[str, Any]:
     """
     path = os.fspath(path)
     members: dict[str, Any] = {}
-    with opened(path) as stream, explained(path), zipfile.ZipFile(stream) as archive:
+    source = opened(path) if stream is None else contextlib.nullcontext(stream)
+    with source as content, explained(path), zipfile.ZipFile(content) as archive:
         for member in archive.namelist():
             if member.endswith(".npy"):
-                with archive.open(member) as content:
-                    members[member.removesuffix(".npy")] = _read_member(content)
+                with archive.open(member) as array:
+                    members[member.removesuffix(".npy")] = _read_member(array)
     if not members:
         raise UserError(f"{path} is a zip archive but holds no arrays (.npy).")
     return members

@@ -44,12 +44,16 @@ PathLike = str | os.PathLike[str]
 def save(path: PathLike, poses: PoseSet, *, overwrite: bool = False) -> None:
     """Writes a file, local or gs://, whole or not at all; equal sets give equal bytes.
 
+    Directories above it are made if they are not there.
+
     Raises:
         UserError: the set is faulty, the file exists already, or it cannot be written.
     """
     check(poses, os.fspath(path))
     if not overwrite:
         refuse_existing(path)
+    with contextlib.suppress(OSError):  # what is written next tells better what is wrong
+        epath.Path(path).parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as stream, zipfile.ZipFile(stream, "w") as archive:
         _write(archive, "meta", np.array(json.dumps(_meta(poses))))
         for i, recording in enumerate(poses.recordings):
@@ -202,6 +206,11 @@ def _write(archive: zipfile.ZipFile, name: str, array: np.ndarray) -> None:
 def _opened(path: str) -> Iterator[zipfile.ZipFile]:
     try:
         stream = epath.Path(path).open("rb")
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{path} cannot be opened: {_reason(error)}; `python -m pose_jax.prepare --help` says "
+            "how to make it from Human3.6M or HumanEva, which are licensed, or from open data."
+        ) from error
     except (OSError, ImportError) as error:
         raise UserError(f"{path} cannot be opened: {_reason(error)}.") from error
     with stream:

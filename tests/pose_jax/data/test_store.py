@@ -94,10 +94,11 @@ def test_nothing_is_overwritten_unless_asked(tmp_path):
     assert len(load(tmp_path / "poses.npz").recordings[0].views["A"]) == 6
 
 
-def test_a_folder_that_is_not_there(tmp_path):
-    with pytest.raises(UserError, match="cannot be written: No such file"):
-        save(tmp_path / "absent" / "poses.npz", example())
-    with pytest.raises(UserError, match="cannot be opened: No such file"):
+def test_folders_are_made_and_a_missing_file_is_said_with_what_makes_it(tmp_path):
+    save(tmp_path / "data" / "pose" / "poses.npz", example())
+    with pytest.raises(UserError, match="cannot be written: Not a directory"):
+        save(tmp_path / "data" / "pose" / "poses.npz" / "more.npz", example())
+    with pytest.raises(UserError, match=r"cannot be opened: No X"):
         load(tmp_path / "poses.npz")
 
 
