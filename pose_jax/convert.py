@@ -6,10 +6,11 @@
 The first form needs --causal or --nocausal, and --layout, the keypoints that the network reads: a
 .bin file does not tell. Weights of a causal model load as those of a symmetric one and give wrong
 poses, so nothing is assumed. A checkpoint of ours tells, and SOURCE may be a run's working
-directory (its newest checkpoint is taken). Neither PyTorch nor the pickle in the file is run.
-Nothing is ever overwritten.
+directory (its newest checkpoint is taken, its averaged parameters where it kept them). Neither
+PyTorch nor the pickle in the file is run. Nothing is ever overwritten.
 """
 
+import dataclasses
 import os
 import sys
 
@@ -19,11 +20,13 @@ from absl import flags, logging
 from etils import epath
 
 from pose_jax.data.store import refuse_existing
+from pose_jax.lifter import POSE, TRAJECTORY, load_lifter
 from pose_jax.models.config import TemporalConfig
+from pose_jax.skeletons import H36M_17
 from pose_jax.weights import from_torch, read_bin, recognise, to_torch, write_bin
 from train_jax import command_line
-from train_jax.checkpoint import read_meta, read_params_shapes, restore_parts, save_once
-from train_jax.config import from_config, to_dict
+from train_jax.checkpoint import save_once
+from train_jax.config import differences, to_dict
 from train_jax.errors import UserError
 
 _CAUSAL = flags.DEFINE_bool(
@@ -33,7 +36,9 @@ _LAYOUT = flags.DEFINE_string(
     "layout", None, "Layout of the keypoints that it reads (h36m17, coco17, ...); must be given."
 )
 _SKELETON = flags.DEFINE_string("skeleton", None, "Layout of its poses; h36m17 unless given.")
-_DENSE = flags.DEFINE_bool("dense", None, "It is the ablation without dilation.")
+_DENSE = flags.DEFINE_bool(
+    "dense", None, "It is the ablation without dilation; needed only where shapes leave that open."
+)
 
 
 def convert(
@@ -53,7 +58,8 @@ def convert(
         causal: of a .bin file: whether the network sees past frames only.
         keypoint_layout: of a .bin file: name of the layout of its keypoints.
         skeleton: of a .bin file: name of the layout of its poses; "h36m17" if None.
-        dense: of a .bin file: it is the ablation without dilation.
+        dense: of a .bin file: whether it is the ablation without dilation; needed only where the
+            shapes leave that open.
 
     Returns:
         A report of what was recognised.
@@ -70,8 +76,8 @@ def convert(
             f"{source} and {destination} are both {kind}; one of SOURCE and DESTINATION must end "
             "in .bin."
         )
-    given = {"causal": causal, "layout": keypoint_layout, "skeleton": skeleton, "dense": dense}
     if not _is_bin(source):
+        given = {"causal": causal, "layout": keypoint_layout, "skeleton": skeleton, "dense": dense}
         told = [name for name, value in given.items() if value is not None]
         if told:
             raise UserError(f"{source} tells its {told[0]} itself; leave out --{told[0]}.")
@@ -86,74 +92,51 @@ def convert(
             f"{source} does not tell which keypoints it reads; give --layout, for example "
             "--layout=h36m17 for CPN or ground truth, --layout=coco17 for Detectron."
         )
-    about = {"keypoint_layout": keypoint_layout, "skeleton": skeleton or "h36m17"}
-    return _import(source, destination, causal=causal, dense=bool(dense), about=about)
+    about = {"keypoint_layout": keypoint_layout, "skeleton": skeleton or H36M_17.name}
+    return _import(source, destination, causal=causal, dense=dense, about=about)
 
 
 def _import(
-    source: str, destination: str, *, causal: bool, dense: bool, about: dict[str, str]
+    source: str, destination: str, *, causal: bool, dense: bool | None, about: dict[str, str]
 ) -> str:
     content = read_bin(source)
-    config = recognise(content["model_pos"], causal=causal, dense=dense, **about)
-    states = {"pose": content["model_pos"]}
-    if content["model_traj"] is not None:
-        of_path = recognise(
-            content["model_traj"],
-            causal=causal,
-            dense=dense,
-            keypoint_layout=about["keypoint_layout"],
-            skeleton=None,
-        )
-        if of_path.widths != config.widths:
+    pose, path = content["model_pos"], content["model_traj"]
+    config = recognise(pose, causal=causal, dense=dense, **about)
+    trees = {POSE: from_torch(pose)}
+    if path is not None:
+        of_path = recognise(path, causal=causal, dense=dense, **{**about, "skeleton": None})
+        expected = dataclasses.replace(config, joints_out=1)
+        faults = differences(to_dict(expected), to_dict(of_path), path="trajectory")
+        if faults:
             raise UserError(
-                f"{source}: the trajectory network sees {of_path.receptive_field} frames and the "
-                f"pose network {config.receptive_field}; they must be of one run."
+                f"{source}: the trajectory network is not of the size of the pose network "
+                f"({'; '.join(faults)}); both must be of one run."
             )
-        states["trajectory"] = content["model_traj"]
-    trees = {name: from_torch(state) for name, state in states.items()}
-    save_once(
-        destination,
-        jax.tree.map(
-            jnp.asarray,
-            {
-                "params": {name: params for name, (params, _) in trees.items()},
-                "model_state": {name: statistics for name, (_, statistics) in trees.items()},
-            },
-        ),
-        {
-            "converted_from": source,
-            "model": to_dict(config),
-            "trajectory": "trajectory" in trees,
-            **about,
-            # The original always divides by the width; the rate of its videos is not in the file.
-            "longest_side": False,
-            "fps": None,
-        },
-    )
+        trees[TRAJECTORY] = from_torch(path)
+    state = {
+        "params": {name: params for name, (params, _) in trees.items()},
+        "model_state": {name: statistics for name, (_, statistics) in trees.items()},
+    }
+    meta = {
+        "converted_from": source,
+        "model": to_dict(config),
+        "trajectory": TRAJECTORY in trees,
+        **about,
+        # The original always divides by the width; the rate of its videos is not in the file.
+        "longest_side": False,
+        "fps": None,
+    }
+    save_once(destination, jax.tree.map(jnp.asarray, state), meta)
     return _report(config, about, list(trees), source, destination)
 
 
 def _export(source: str, destination: str) -> str:
-    meta = read_meta(source)
-    if "model" not in meta or "keypoint_layout" not in meta:
-        raise UserError(f"{source} is not a checkpoint of a pose lifter.")
-    config = from_config(TemporalConfig, meta["model"], path=f"{source}: model")
-    place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    wanted = {
-        part: jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
-            read_params_shapes(source, part=part),
-        )
-        for part in ("params", "model_state")
-    }
-    read = restore_parts(source, wanted)
-    states = {
-        name: to_torch(read["params"][name], read["model_state"][name]) for name in read["params"]
-    }
-    write_bin(destination, states["pose"], states.get("trajectory"))
-    about = {name: meta[name] for name in ("keypoint_layout", "skeleton")}
-    report = _report(config, about, list(states), source, destination)
-    if meta.get("longest_side"):
+    lifter = load_lifter(source)
+    states = {name: to_torch(lifter.params[name], lifter.state[name]) for name in lifter.params}
+    write_bin(destination, states[POSE], states.get(TRAJECTORY))
+    about = {"keypoint_layout": lifter.keypoint_layout.name, "skeleton": lifter.skeleton.name}
+    report = _report(lifter.model, about, list(states), source, destination)
+    if lifter.longest_side:
         report += (
             "\nIt was trained on keypoints in units of the image's longest side; the original "
             "divides by the width, which is the same unless images are upright."

@@ -9,24 +9,30 @@ then over actions. What is measured and how is in config.evaluations and config.
 checkpoint is a run of ours or the result of pose_jax.convert.
 """
 
+import dataclasses
 import json
 import sys
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 from absl import flags
 from etils import epath
 
-from pose_jax.data.views import read_views
-from pose_jax.lifter import load_lifter
+from pose_jax.data.store import refuse_existing
+from pose_jax.data.views import Views, read_views
+from pose_jax.lifter import Lifter, load_lifter
 from pose_jax.measure import make_evaluation
 from pose_jax.task import check_model
 from pose_jax.train_config import PoseTrainConfig
 from train_jax import hosts, main
+from train_jax.checkpoint import require_writable
+from train_jax.config import differences, to_dict
 from train_jax.errors import UserError
 from train_jax.evaluation import make_evaluator
 from train_jax.mesh import make_mesh
 from train_jax.sharding import batch_shards, replicated
+from train_jax.stored import find, read_meta
 
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "A run's directory, or one checkpoint of it.")
 _BY = flags.DEFINE_enum(
@@ -35,7 +41,7 @@ _BY = flags.DEFINE_enum(
     ["action", "subject", "subject and action", "camera"],
     "The columns of the table.",
 )
-_OUTPUT = flags.DEFINE_string("output", None, "A JSON file to write all figures to.")
+_OUTPUT = flags.DEFINE_string("output", None, "A JSON file to write everything to; must not exist.")
 
 ERRORS = {
     "mpjpe": "P1 MPJPE",
@@ -52,36 +58,28 @@ def evaluate(config: PoseTrainConfig, checkpoint: str) -> Results:
     """All errors of a checkpoint, by split; see :func:`pose_jax.measure.summarise` for the names.
 
     Raises:
-        UserError: the checkpoint does not fit the config's data, or there is nothing to evaluate.
+        UserError: the checkpoint fits neither the config nor its data, or there is nothing to
+            evaluate.
     """
     if not config.evaluations:
         raise UserError("The config has no evaluations; add a split to config.evaluations.")
     lifter = load_lifter(checkpoint)
+    _require_same_network(lifter, config)
+    splits = {
+        name: read_views(chosen, "positions", data_dir=config.data_dir)
+        for name, chosen in config.evaluations.items()
+    }
+    for name, views in splits.items():
+        _require_fit(lifter, views, name, config)
     mesh = make_mesh(config.mesh)
-    results: Results = {}
     with jax.set_mesh(mesh):
-        params, state = jax.device_put((lifter.params, lifter.state), replicated(mesh))
-        for name, chosen in config.evaluations.items():
-            views = read_views(chosen, "positions", data_dir=config.data_dir)
-            check_model(lifter.model, views)
-            for ours, theirs in (
-                (lifter.keypoint_layout, views.keypoint_layout),
-                (lifter.skeleton, views.skeleton),
-            ):
-                if ours != theirs:
-                    raise UserError(
-                        f"The checkpoint was made for {ours.name} joints, and {chosen.keypoints} "
-                        f"has {theirs.name if theirs else 'none'}; evaluate it on data like those "
-                        "that it was trained on."
-                    )
-            if lifter.longest_side != chosen.longest_side:
-                raise UserError(
-                    f"The checkpoint was trained with longest_side={lifter.longest_side}; set it "
-                    f"so in config.evaluations.{name} too."
-                )
+        weights = jax.device_get((lifter.params, lifter.state))
+        params, state = jax.device_put(weights, replicated(mesh))
+        results: Results = {}
+        for name, views in splits.items():
             evaluation = make_evaluation(
                 views,
-                lifter.model,
+                config.model,
                 config.measure,
                 trajectory=lifter.has_trajectory,
                 shards=batch_shards(mesh),
@@ -89,6 +87,50 @@ def evaluate(config: PoseTrainConfig, checkpoint: str) -> Results:
             )
             results[name] = make_evaluator(evaluation, mesh)(params, state)
     return results
+
+
+def record(config: PoseTrainConfig, checkpoint: str, results: Results) -> dict[str, Any]:
+    """Results with all that is needed to get them again, as JSON values."""
+    directory = find(checkpoint)
+    meta = read_meta(directory)
+    return {
+        "results": results,
+        "checkpoint": {"path": str(directory), "step": meta["step"]}
+        | {key: meta[key] for key in ("identity", "converted_from") if key in meta},
+        "config": to_dict(config),
+    }
+
+
+def _require_same_network(lifter: Lifter, config: PoseTrainConfig) -> None:
+    """Dropout is not used here, and products may be of any precision."""
+    free = {"dropout": config.model.dropout, "compute_dtype": config.model.compute_dtype}
+    there = dataclasses.replace(lifter.model, **free)
+    faults = differences(to_dict(there), to_dict(config.model), path="config.model")
+    if faults:
+        raise UserError(
+            f"The checkpoint and the config are of different networks ({'; '.join(faults)}); name "
+            "the config of the checkpoint."
+        )
+
+
+def _require_fit(lifter: Lifter, views: Views, split: str, config: PoseTrainConfig) -> None:
+    chosen = config.evaluations[split]
+    for ours, theirs in (
+        (lifter.keypoint_layout, views.keypoint_layout),
+        (lifter.skeleton, views.skeleton),
+    ):
+        if ours != theirs:
+            raise UserError(
+                f"The checkpoint was made for {ours.name} joints, and {chosen.keypoints} has "
+                f"{theirs.name if theirs else 'none'}; evaluate it on data like those that it was "
+                "trained on."
+            )
+    check_model(config.model, views)
+    if lifter.longest_side != chosen.longest_side:
+        raise UserError(
+            f"The checkpoint was trained with longest_side={lifter.longest_side}; set "
+            f"config.evaluations.{split}.longest_side so too."
+        )
 
 
 def table(results: Mapping[str, Mapping[str, float]], by: str = "action") -> str:
@@ -118,11 +160,16 @@ def _command() -> int:
     config = main.read_config(PoseTrainConfig)
     if not _CHECKPOINT.value:
         raise UserError("--checkpoint is missing; name a run's directory.")
-    results = evaluate(config, _CHECKPOINT.value)
+    checkpoint, output = _CHECKPOINT.value, _OUTPUT.value
+    if output:
+        refuse_existing(output)
+        require_writable(epath.Path(output).parent)
+    results = evaluate(config, checkpoint)
     if hosts.is_main():
         sys.stdout.write(table(results, _BY.value))
-        if _OUTPUT.value:
-            epath.Path(_OUTPUT.value).write_text(json.dumps(results, indent=2) + "\n")
+        if output:
+            text = json.dumps(record(config, checkpoint, results), indent=2)
+            epath.Path(output).write_text(f"{text}\n")
     return 0
 
 

@@ -1,10 +1,12 @@
 """A trained lifter: what a checkpoint needs to be used without the config of its run."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from pose_jax.data.evaluation import evaluation_data
@@ -18,8 +20,8 @@ from train_jax.data.placement import to_device, to_reside
 from train_jax.errors import UserError
 from train_jax.mesh import MeshConfig, make_mesh
 from train_jax.restore import restore_params, restore_parts
-from train_jax.sharding import batch_sharding
-from train_jax.stored import find, read_meta, read_shapes
+from train_jax.sharding import batch_sharding, batch_shards, replicated
+from train_jax.stored import find, read_meta
 
 POSE, TRAJECTORY = "pose", "trajectory"
 
@@ -52,6 +54,12 @@ class Lifter:
         return TRAJECTORY in self.params
 
 
+def networks(model: TemporalConfig, *, trajectory: bool) -> dict[str, TemporalConfig]:
+    """The networks of a lifter by name; that of the trajectory is of the same size."""
+    path = {TRAJECTORY: dataclasses.replace(model, joints_out=1)} if trajectory else {}
+    return {POSE: model, **path}
+
+
 def load_lifter(checkpoint: str) -> Lifter:
     """Reads a run's newest checkpoint (its averaged parameters, where it kept them).
 
@@ -64,24 +72,19 @@ def load_lifter(checkpoint: str) -> Lifter:
         model = from_config(TemporalConfig, meta["model"], path="model")
         skeleton, keypoints = layout(meta["skeleton"]), layout(meta["keypoint_layout"])
     except (KeyError, UserError) as error:
+        fault = f"its meta has no {error}" if isinstance(error, KeyError) else str(error)
         raise UserError(
-            f"{directory} is not the checkpoint of a pose lifter ({error}); name one of "
-            "pose_jax.train or pose_jax.convert."
+            f"{directory} is not the checkpoint of a pose lifter ({fault.rstrip('.')}); name one "
+            "of pose_jax.train or pose_jax.convert."
         ) from error
-    names = [POSE, TRAJECTORY] if TRAJECTORY in read_shapes(directory)["params"] else [POSE]
-    networks = {
-        name: model if name == POSE else dataclasses.replace(model, joints_out=1) for name in names
-    }
     shapes = {
-        name: jax.eval_shape(lambda key, n=network: temporal.init(n, key), jax.random.key(0))
-        for name, network in networks.items()
+        name: jax.eval_shape(functools.partial(temporal.init, network), jax.random.key(0))
+        for name, network in networks(model, trajectory=bool(meta.get("trajectory"))).items()
     }
-    params = restore_params(
-        directory, {name: params for name, (params, _) in shapes.items()}, prefer_ema=True
-    )
-    state = restore_parts(
-        directory, {"model_state": {name: state for name, (_, state) in shapes.items()}}
-    )["model_state"]
+    params = {name: params for name, (params, _) in shapes.items()}
+    state = {name: state for name, (_, state) in shapes.items()}
+    params = restore_params(directory, params, prefer_ema=True)
+    state = restore_parts(directory, {"model_state": state})["model_state"]
     return Lifter(
         model=model,
         params=params,
@@ -106,35 +109,35 @@ def lift(lifter: Lifter, views: Sequence[View], *, flip: bool = True) -> list[np
         trajectory network sees it, in camera space, if there is one.
     """
     views = [dataclasses.replace(view, positions=None) for view in views]
-    networks = {POSE: lifter.model}
-    if lifter.has_trajectory:
-        networks[TRAJECTORY] = dataclasses.replace(lifter.model, joints_out=1)
+    mirrors = {POSE: lifter.skeleton.mirror, TRAJECTORY: (0,)}
     mesh = make_mesh(MeshConfig())
-    data = evaluation_data(views, lifter.model, shards=mesh.size)
+    data = evaluation_data(views, lifter.model, shards=batch_shards(mesh))
 
     @jax.jit
     def poses(params: Any, state: Any, resident: Any, batch: Any) -> jax.Array:
         x = data.expand(resident, batch)["keypoints"]
-        results = {
-            name: estimate(
+        results = [
+            estimate(
                 network,
                 params[name],
                 state[name],
                 x,
                 flip=flip,
                 keypoint_mirror=lifter.keypoint_layout.mirror,
-                pose_mirror=lifter.skeleton.mirror if name == POSE else (0,),
+                pose_mirror=mirrors[name],
             )
-            for name, network in networks.items()
-        }
-        return sum(results.values())[:, 1:]  # pyright: ignore[reportIndexIssue]
+            for name, network in networks(lifter.model, trajectory=lifter.has_trajectory).items()
+        ]
+        # The first pose of a piece is the one before it, which only velocities need.
+        return functools.reduce(jnp.add, results)[:, 1:]
 
     results = [np.empty((len(v.keypoints), lifter.model.joints_out, 3), np.float32) for v in views]
     with jax.set_mesh(mesh):
+        params, state = jax.device_put((lifter.params, lifter.state), replicated(mesh))
         resident, sharding = to_reside(data.resident, mesh), batch_sharding(mesh)
         for batch in data.start(np.arange(data.batch_size)):
             placed = to_device(batch, sharding, data.batch_size)
-            piece = np.asarray(poses(lifter.params, lifter.state, resident, placed))
+            piece = np.asarray(poses(params, state, resident, placed))
             for i in np.flatnonzero(batch["mask"]):
                 whole, first = results[batch["view"][i]], batch["first"][i]
                 whole[first : first + piece.shape[1]] = piece[i, : len(whole) - first]

@@ -23,9 +23,10 @@ from etils import epath
 
 from pose_jax import cameras
 from pose_jax.data import store
-from pose_jax.data.views import PoseDataConfig, select
+from pose_jax.data.views import PoseDataConfig, Views, in_blocks, select
 from pose_jax.lifter import Lifter, lift, load_lifter
 from train_jax import command_line, process
+from train_jax.checkpoint import require_writable
 from train_jax.errors import UserError
 
 FORMAT = "pose_jax poses 1"
@@ -33,9 +34,22 @@ FORMAT = "pose_jax poses 1"
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "A run's directory, or one checkpoint of it.")
 _OUTPUT = flags.DEFINE_string("output", None, "The .npz file to write; must not exist.")
 _FLIP = flags.DEFINE_bool("flip", True, "Average with the pose of the mirror image.")
+_LONGEST_SIDE = flags.DEFINE_bool(
+    "longest_side",
+    None,
+    "Normalise pixels by the longest side of the image instead of its width, or not; as in the "
+    "model's training unless given. Use it for upright video and a model trained without.",
+)
 
 
-def predict(keypoints: str, checkpoint: str, output: str, *, flip: bool = True) -> str:
+def predict(
+    keypoints: str,
+    checkpoint: str,
+    output: str,
+    *,
+    flip: bool = True,
+    longest_side: bool | None = None,
+) -> str:
     """Lifts every view of a file.
 
     Args:
@@ -43,20 +57,24 @@ def predict(keypoints: str, checkpoint: str, output: str, *, flip: bool = True) 
         checkpoint: of a lifter.
         output: file to write.
         flip: see :func:`pose_jax.lifter.lift`.
+        longest_side: how pixels are normalised; None: as in training.
 
     Returns:
-        A sentence on what was written.
+        A line on what was written.
 
     Raises:
         UserError: a file is missing or faulty, the joints are other than the model's, or the output
             exists.
     """
     store.refuse_existing(output)
+    require_writable(epath.Path(output).parent)
     poses = store.load(keypoints)
     lifter = load_lifter(checkpoint)
-    config = PoseDataConfig(keypoints=keypoints, longest_side=lifter.longest_side)
+    if longest_side is None:
+        longest_side = lifter.longest_side
+    config = PoseDataConfig(keypoints=keypoints, longest_side=longest_side)
     views = select(poses, config, "keypoints")
-    _require_fit(lifter, views.keypoint_layout.name, views.views[0].keypoints.shape[-1], keypoints)
+    _require_fit(lifter, views, keypoints)
     if lifter.fps and abs(poses.fps - lifter.fps) > 0.1 * lifter.fps:
         logging.warning(
             "The keypoints have %g frames per second, the model was trained at %g; motion will "
@@ -65,14 +83,14 @@ def predict(keypoints: str, checkpoint: str, output: str, *, flip: bool = True) 
             lifter.fps,
         )
     results, space = lift(lifter, views.views, flip=flip), "root"
-    placed = [poses.cameras[view.subject][view.camera] for view in views.views]
     if lifter.has_trajectory:
+        places = [poses.cameras[view.subject][view.camera] for view in views.views]
         space = "camera"
-        if all(camera.orientation is not None for camera in placed):
+        if all(camera.orientation is not None for camera in places):
             space = "world"
             results = [
-                np.asarray(cameras.camera_to_world(result, *cameras.place(camera)))
-                for result, camera in zip(results, placed, strict=True)
+                in_blocks(lambda x, c=camera: cameras.camera_to_world(x, *cameras.place(c)), result)
+                for result, camera in zip(results, places, strict=True)
             ]
     meta = {
         "format": FORMAT,
@@ -88,19 +106,20 @@ def predict(keypoints: str, checkpoint: str, output: str, *, flip: bool = True) 
         ],
     }
     arrays: dict[str, Any] = {f"poses/{i:06}": result for i, result in enumerate(results)}
-    with epath.Path(output).open("wb") as stream:
+    with store.replacing(output) as stream:
         np.savez(stream, meta=np.array(json.dumps(meta)), **arrays)
     frames = sum(map(len, results))
     return f"{frames:,} poses of {len(results)} sequences ({space} space): {output}"
 
 
-def _require_fit(lifter: Lifter, layout: str, channels: int, path: str) -> None:
-    if layout != lifter.keypoint_layout.name:
+def _require_fit(lifter: Lifter, views: Views, path: str) -> None:
+    found, wanted = views.keypoint_layout.name, lifter.keypoint_layout.name
+    if found != wanted:
         raise UserError(
-            f"{path} has {layout} keypoints, the model reads {lifter.keypoint_layout.name}; name a "
-            "model for them, or keypoints of that layout."
+            f"{path} has {found} keypoints, the model reads {wanted}; name a model for them, or "
+            "keypoints of that layout."
         )
-    if channels < lifter.model.features:
+    if views.views[0].keypoints.shape[-1] < lifter.model.features:
         raise UserError(f"{path} has no confidences, which the model reads; add them.")
 
 
@@ -109,11 +128,13 @@ def _command() -> None:
     checkpoint, output = _CHECKPOINT.value, _OUTPUT.value
     if not checkpoint or not output:
         raise UserError(
-            "--checkpoint or --output is missing; name the model and a file to write."
+            "--checkpoint and --output must both be given; name the model and a file to write."
         )
     process.set_up()
     logging.set_verbosity(logging.WARNING)
-    report = predict(keypoints, checkpoint, output, flip=_FLIP.value)
+    report = predict(
+        keypoints, checkpoint, output, flip=_FLIP.value, longest_side=_LONGEST_SIDE.value
+    )
     sys.stdout.write(f"{report}\n")
 
 

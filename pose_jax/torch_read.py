@@ -13,7 +13,7 @@ import os
 import struct
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from typing import IO, Any, Literal
+from typing import IO, Any
 
 import numpy as np
 
@@ -30,7 +30,8 @@ from pose_jax.data.pickles import (
 from train_jax.errors import UserError
 
 State = dict[str, np.ndarray]
-Order = Literal["<", ">"]
+#: Storage keys and the type of their elements -> their contents.
+Storages = Callable[[Mapping[str, np.dtype]], State]
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_VERSION = 1001
@@ -50,7 +51,7 @@ class _Tensor:
         """The tensor as an array of its own."""
         last = self.offset + sum((n - 1) * s for n, s in zip(self.shape, self.strides, strict=True))
         size = math.prod(self.shape)
-        if storage.dtype != self.dtype.newbyteorder(storage.dtype.byteorder):
+        if storage.dtype != self.dtype:
             raise ValueError("a storage of two types")
         if min((self.offset, *self.shape, *self.strides)) < 0 or size > len(storage):
             raise ValueError("a tensor is larger than its storage")
@@ -86,40 +87,43 @@ def read_bin(path: PathLike) -> dict[str, Any]:
                 f"{path} holds no model_pos; only checkpoints of the original (VideoPose3D) and "
                 "files of the same form can be read."
             )
-        models = {name: content.get(name) for name in ("model_pos", "model_traj")}
-        wanted = {
-            tensor.storage: tensor.dtype
-            for state in models.values()
-            for tensor in (state or {}).values()
-            if isinstance(tensor, _Tensor)
+        models = {name: _tensors(content, name, path) for name in ("model_pos", "model_traj")}
+        found = storages(
+            {t.storage: t.dtype for state in models.values() for t in (state or {}).values()}
+        )
+        arrays = {
+            model: None if state is None else {k: t.of(found[t.storage]) for k, t in state.items()}
+            for model, state in models.items()
         }
-        found = storages(wanted)
-        return {
-            **{name: _arrays(state, found, path) for name, state in models.items()},
-            "epoch": content.get("epoch"),
-            "lr": content.get("lr"),
-        }
+        return {**arrays, "epoch": content.get("epoch"), "lr": content.get("lr")}
 
 
-def _read_zip(stream: IO[bytes]) -> tuple[Any, Callable[[Mapping[str, np.dtype]], State]]:
+def _tensors(content: Mapping[str, Any], model: str, path: str) -> dict[str, _Tensor] | None:
+    """The tensors of one network by name; None if the file holds no such network."""
+    state = content.get(model)
+    if state is None:
+        return None
+    if not isinstance(state, dict):
+        raise UserError(f"{path}: {model} is no set of tensors but a {type(state).__name__}.")
+    for name, tensor in state.items():
+        if not isinstance(tensor, _Tensor):
+            raise UserError(f"{path}: {name!r} is not a tensor but a {type(tensor).__name__}.")
+    return state
+
+
+def _read_zip(stream: IO[bytes]) -> tuple[Any, Storages]:
     archive = zipfile.ZipFile(stream)
-    root = next(
-        (
-            name.removesuffix("data.pkl")
-            for name in archive.namelist()
-            if name.endswith("/data.pkl")
-        ),
-        None,
-    )
-    if root is None:
+    names = archive.namelist()
+    pickles = [name for name in names if name.endswith("/data.pkl")]
+    if not pickles:
         raise ValueError("a zip archive without data.pkl")
-    order: Order = "<"
-    if f"{root}byteorder" in archive.namelist():
-        order = "<" if archive.read(f"{root}byteorder") == b"little" else ">"
+    root = pickles[0].removesuffix("data.pkl")
+    if f"{root}byteorder" in names:
+        _require_little_endian(archive.read(f"{root}byteorder") == b"little")
 
     def storages(wanted: Mapping[str, np.dtype]) -> State:
         return {
-            key: np.frombuffer(archive.read(f"{root}data/{key}"), dtype.newbyteorder(order))
+            key: np.frombuffer(archive.read(f"{root}data/{key}"), dtype)
             for key, dtype in wanted.items()
         }
 
@@ -127,11 +131,10 @@ def _read_zip(stream: IO[bytes]) -> tuple[Any, Callable[[Mapping[str, np.dtype]]
         return unpickle(pickled, names=_NAMES, persistent=_storage), storages
 
 
-def _read_legacy(stream: IO[bytes]) -> tuple[Any, Callable[[Mapping[str, np.dtype]], State]]:
-    magic, version = unpickle(stream), unpickle(stream)
-    if (magic, version) != (_LEGACY_MAGIC, _LEGACY_VERSION):
+def _read_legacy(stream: IO[bytes]) -> tuple[Any, Storages]:
+    if (unpickle(stream), unpickle(stream)) != (_LEGACY_MAGIC, _LEGACY_VERSION):
         raise ValueError("not a file of PyTorch")
-    order: Order = "<" if unpickle(stream)["little_endian"] else ">"
+    _require_little_endian(unpickle(stream)["little_endian"])
     dtypes: dict[str, np.dtype] = {}
 
     def storage(reference: Any) -> Made:
@@ -144,42 +147,28 @@ def _read_legacy(stream: IO[bytes]) -> tuple[Any, Callable[[Mapping[str, np.dtyp
     keys = unpickle(stream)
 
     def storages(wanted: Mapping[str, np.dtype]) -> State:
-        return dict(_legacy_storages(stream, keys, dtypes, wanted, order))
+        every = _legacy_storages(stream, keys, dtypes)
+        return {key: array for key, array in every if key in wanted}
 
     return content, storages
 
 
 def _legacy_storages(
-    stream: IO[bytes],
-    keys: list[str],
-    dtypes: Mapping[str, np.dtype],
-    wanted: Mapping[str, np.dtype],
-    order: Order,
+    stream: IO[bytes], keys: list[str], dtypes: Mapping[str, np.dtype]
 ) -> Iterator[tuple[str, np.ndarray]]:
     for key in keys:
-        (elements,) = struct.unpack(f"{order}q", stream.read(8))
+        (elements,) = struct.unpack("<q", stream.read(8))
         if elements < 0:
             raise ValueError("a storage of a negative size")
-        size = elements * dtypes[key].itemsize
-        if key not in wanted:
-            stream.seek(size, os.SEEK_CUR)
-            continue
-        data = stream.read(size)
-        if len(data) != size:
+        data = stream.read(elements * dtypes[key].itemsize)
+        if len(data) != elements * dtypes[key].itemsize:
             raise EOFError("the file ends within a storage")
-        yield key, np.frombuffer(data, dtypes[key].newbyteorder(order))
+        yield key, np.frombuffer(data, dtypes[key])
 
 
-def _arrays(state: Mapping[str, Any] | None, storages: State, path: str) -> State | None:
-    if state is None:
-        return None
-    arrays = {}
-    for name, tensor in state.items():
-        if not isinstance(tensor, _Tensor):
-            raise UserError(f"{path}: {name!r} is not a tensor but a {type(tensor).__name__}.")
-        array = tensor.of(storages[tensor.storage])
-        arrays[name] = array.astype(array.dtype.newbyteorder("="))
-    return arrays
+def _require_little_endian(little: bool) -> None:
+    if not little:
+        raise ValueError("written on a big-endian machine")
 
 
 def _storage(reference: Any) -> Made:
@@ -197,7 +186,7 @@ class _Storage(StandIn):
 
     def __init__(self, dtype: str) -> None:
         super().__init__(lambda *_: Ignored())
-        self.dtype = np.dtype(dtype)
+        self.dtype = np.dtype(f"<{dtype}")
 
 
 def _tensor(storage: Made, offset: int, shape: Any, strides: Any, *_: Any) -> Made:

@@ -69,14 +69,15 @@ def _state(state: Mapping[str, np.ndarray], arrays: list[np.ndarray]) -> bytes:
     """A dictionary of tensors; their arrays are appended, the index is the storage's key."""
     entries = []
     for name, array in state.items():
+        array = np.asarray(array, array.dtype.newbyteorder("<"), order="C")
         entries += [_value(name), _tensor_bytes(array, str(len(arrays)))]
-        arrays.append(np.asarray(array, array.dtype.newbyteorder("<"), order="C"))
+        arrays.append(array)
     return b"ccollections\nOrderedDict\n)R(" + b"".join(entries) + b"u"
 
 
 def _tensor_bytes(array: np.ndarray, key: str) -> bytes:
-    kind = {np.dtype("f4"): "Float", np.dtype("i8"): "Long"}[array.dtype]
-    strides = [stride // array.itemsize for stride in np.asarray(array, order="C").strides]
+    kind = {np.dtype("<f4"): "Float", np.dtype("<i8"): "Long"}[array.dtype]
+    strides = [stride // array.itemsize for stride in array.strides]
     reference = (
         b"("
         + _value("storage")

@@ -5,7 +5,8 @@ PyTorch's names, of B blocks: ``expand_conv``, ``expand_bn``, then ``layers_conv
 pointwise one, and ``shrink``. Its kernels are (out, in, width), ours (width, in, out).
 
 A file holds no configuration. Widths, channels and numbers of joints follow from the shapes.
-Whether the model is causal does not, nor which joints its numbers mean: who loads it has to say so.
+Whether the model is causal does not, nor which joints its numbers mean: whoever loads it has to say
+so.
 """
 
 import math
@@ -82,7 +83,7 @@ def recognise(
     causal: bool,
     keypoint_layout: str,
     skeleton: str | None,
-    dense: bool = False,
+    dense: bool | None = None,
 ) -> TemporalConfig:
     """Which model a set of PyTorch's parameters is of.
 
@@ -91,11 +92,10 @@ def recognise(
         causal: whether it was trained to see no future frames; nothing in a file tells.
         keypoint_layout: name of the layout of the keypoints that it reads.
         skeleton: name of the layout of the poses that it gives; None for a trajectory.
-        dense: whether it is the ablation without dilation; wide kernels are taken for large steps
-            otherwise.
+        dense: whether it is the ablation without dilation; None if the shapes shall tell.
 
     Raises:
-        UserError: it is another network, or has other joints.
+        UserError: it is another network, has other joints, or may be dense as well as dilated.
     """
     _check_names(state)
     channels, inputs, first = _shape(state, "expand_conv.weight", 3)
@@ -105,21 +105,22 @@ def recognise(
     if inputs != joints_in * features or features not in (2, 3):
         raise UserError(
             f"The network reads {inputs} numbers per frame, but {keypoint_layout} has {joints_in} "
-            f"keypoints of 2 or 3 numbers; give the layout that it was trained on."
+            "keypoints of 2 or 3 numbers; give the layout that it was trained on (--layout)."
         )
     joints_out = 1 if skeleton is None else layout(skeleton).num_joints
     if outputs != 3 * joints_out:
         what = "a trajectory" if skeleton is None else f"{skeleton}, {joints_out} joints,"
         raise UserError(
             f"The network gives {outputs} numbers per frame, but {what} needs {3 * joints_out}; "
-            "give the skeleton that it was trained on."
+            "give the skeleton that it was trained on (--skeleton)."
         )
     taps = [_shape(state, f"layers_conv.{2 * i}.weight", 3)[2] for i in range(_num_blocks(state))]
+    widths, dense = _widths((first, *taps), dense)
     config = TemporalConfig(
         joints_in=joints_in,
         features=features,
         joints_out=joints_out,
-        widths=_widths(first, taps, dense=dense),
+        widths=widths,
         channels=channels,
         causal=causal,
         dense=dense,
@@ -180,18 +181,32 @@ def _shape(state: Mapping[str, Any], name: str, rank: int) -> tuple[int, ...]:
     return shape
 
 
-def _widths(first: int, taps: list[int], *, dense: bool) -> tuple[int, ...]:
-    """Numbers of frames that the layers merge; in the dense form from kernels over all of them."""
-    widths = [first]
-    for kernel in taps:
-        dilation = math.prod(widths)
-        if dense and (kernel - 1) % dilation:
-            raise UserError(
-                f"A kernel of {kernel} frames after {dilation} is not of the dense form; leave out "
-                "--dense."
-            )
-        widths.append((kernel - 1) // dilation + 1 if dense else kernel)
-    return tuple(widths)
+def _widths(kernels: tuple[int, ...], dense: bool | None) -> tuple[tuple[int, ...], bool]:
+    """Numbers of frames that the layers merge, and whether kernels do so without dilation.
+
+    A dilated network has kernels of these numbers; a dense one (width - 1) * dilation + 1 taps.
+    """
+    merged: list[int] = []
+    for i, kernel in enumerate(kernels):
+        dilation = math.prod(merged)
+        if i > 0 and (kernel - 1) % dilation:
+            merged.clear()
+            break
+        merged.append((kernel - 1) // dilation + 1)
+    if dense is None and merged and tuple(merged) != kernels:
+        text = ",".join(map(str, kernels))
+        raise UserError(
+            f"Kernels of {text} frames may belong to a dilated network of widths {text}, or to a "
+            f"dense one of widths {','.join(map(str, merged))}; give --nodense or --dense."
+        )
+    if not dense:
+        return kernels, False
+    if not merged:
+        raise UserError(
+            f"Kernels of {','.join(map(str, kernels))} frames are not those of a dense network; "
+            "leave out --dense."
+        )
+    return tuple(merged), True
 
 
 def _check_shapes(state: Mapping[str, Any], config: TemporalConfig) -> None:
