@@ -1,23 +1,27 @@
 """Windows cut on the device are the original generator's batches, in its order."""
 
 import itertools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny_poses
 
-from pose_jax.data.training import training_data
-from pose_jax.data.views import View
+from pose_jax import cameras
+from pose_jax.data.training import Order, training_data
+from pose_jax.data.views import PoseDataConfig, View, select
 from pose_jax.data.windows import make_windows
 from pose_jax.models.config import TemporalConfig
 from pose_jax.skeletons import H36M_17
 from train_jax.data import placement
 from train_jax.data.placement import to_device, to_reside
+from train_jax.errors import UserError
 from train_jax.mesh import MeshConfig, make_mesh
 from train_jax.sharding import batch_sharding
 
-MIRRORS = {"keypoint_mirror": H36M_17.mirror, "pose_mirror": H36M_17.mirror}
+MIRRORS: dict[str, Any] = {"keypoint_mirror": H36M_17.mirror, "pose_mirror": H36M_17.mirror}
 
 
 @pytest.fixture(scope="module")
@@ -30,14 +34,12 @@ def sequences(request):
     ]
 
 
-def batches(windows, batch_size, order="original", seed=0, steps=None, start=0):
-    data = training_data(
-        windows, None, batch_size=batch_size, seed=seed, order=order, content="test"
-    )
+def batches(windows, batch_size, order: Order = "original", steps=None):
+    data = training_data(windows, None, batch_size=batch_size, seed=0, order=order, content="test")
     resident = {name: jnp.asarray(x) for name, x in data.resident.items()}
     expand = jax.jit(data.expand)
     steps = steps or 2 * data.examples_per_epoch // batch_size
-    for batch in itertools.islice(data.start(start, np.arange(batch_size)), steps):
+    for batch in itertools.islice(data.start(0, np.arange(batch_size)), steps):
         yield {name: np.asarray(x) for name, x in expand(resident, batch).items()}
 
 
@@ -80,27 +82,6 @@ def test_without_mirroring_examples_are_the_frames_in_order(sequences, data_dir)
         np.testing.assert_array_equal(got[name], np.concatenate(wanted).astype(np.float32))
 
 
-@pytest.mark.parametrize("order", ["device", "original"])
-def test_an_epoch_has_every_window_once_whatever_the_step_it_is_started_at(sequences, order):
-    windows = make_windows(sequences, TemporalConfig(widths=(3,)), **MIRRORS)
-    arrays = {name: jnp.asarray(x) for name, x in windows.arrays.items()}
-    every = windows.gather(arrays, jnp.arange(windows.num_examples, dtype=jnp.int32))
-    once = {x.tobytes() for x in np.asarray(every["keypoints"])}
-    assert len(once) == windows.num_examples
-    steps = -(-windows.num_examples // 16)
-    run = list(batches(windows, 16, order, steps=2 * steps))
-    rows = np.concatenate([b["keypoints"] for b in run])
-    if order == "original":
-        rows = rows[np.concatenate([b["mask"] for b in run])]
-    epochs = rows[: windows.num_examples], rows[windows.num_examples : 2 * windows.num_examples]
-    for epoch in epochs:
-        assert {x.tobytes() for x in epoch} >= (once if len(epoch) == len(once) else set())
-    assert epochs[0].tobytes() != epochs[1].tobytes()[: epochs[0].nbytes]
-    for start in (1, steps + 2):
-        later = next(batches(windows, 16, order, steps=1, start=start))
-        np.testing.assert_array_equal(later["keypoints"], run[start]["keypoints"])
-
-
 @pytest.mark.parametrize("limit", [placement.REPLICATED_BYTES, 4096], ids=["replicated", "split"])
 def test_windows_are_the_same_over_eight_devices(sequences, monkeypatch, limit):
     windows = make_windows(sequences, TemporalConfig(widths=(3, 3)), **MIRRORS)
@@ -119,22 +100,60 @@ def test_windows_are_the_same_over_eight_devices(sequences, monkeypatch, limit):
         np.testing.assert_array_equal(got[name], x)
 
 
-def test_unlabelled_windows_have_an_order_of_their_own(sequences):
-    model = TemporalConfig(widths=(3,))
-    labelled = make_windows(sequences[:1], model, **MIRRORS)
-    unlabelled = make_windows(
-        [View("S5", s.action, "camera", s.keypoints, None, s.intrinsics) for s in sequences[1:]],
-        model,
-        **MIRRORS,
-    )
-    data = training_data(labelled, unlabelled, batch_size=8, seed=0, order="device", content="test")
-    resident = {name: jnp.asarray(x) for name, x in data.resident.items()}
-    rows = set()
-    steps = -(-unlabelled.num_examples // 8)
-    for batch in itertools.islice(data.start(0, np.arange(8)), steps):
-        examples = data.expand(resident, {k: jnp.asarray(v) for k, v in batch.items()})
-        assert examples["keypoints"].shape == examples["unlabelled_keypoints"].shape
-        assert "unlabelled_positions" not in examples
-        rows |= {x.tobytes() for x in np.asarray(examples["unlabelled_keypoints"])}
-    # All of them within an epoch of theirs, though the labelled ones came round several times.
-    assert len(rows) == unlabelled.num_examples
+def test_mirrored_examples_obey_the_mirrored_camera():
+    """Exactly: an image of the mirrored pose is the mirrored image of the pose."""
+    poses = tiny_poses.poses({"S1": {"Walking": 9}}, views=2)
+    views = select(poses, PoseDataConfig(keypoints="tiny"), "positions").views
+    windows = make_windows(views, TemporalConfig(widths=(3,)), chunk=2, **MIRRORS)
+    arrays = {name: jnp.asarray(x) for name, x in windows.arrays.items()}
+    numbers = jnp.arange(windows.num_examples, dtype=jnp.int32)
+    got = jax.jit(windows.gather)(arrays, numbers)
+    positions = got["positions"].at[:, :, 1:].add(got["positions"][:, :, :1])
+    image = cameras.project(positions, got["intrinsics"])
+    # As exact as pixels of a thousand are.
+    np.testing.assert_allclose(image, got["keypoints"][:, 1:3], atol=3e-6)
+    per_view = windows.num_examples // 2
+    for first in (0, per_view):
+        plain, mirrored = (
+            {name: x[first + half : first + half + per_view // 2] for name, x in got.items()}
+            for half in (0, per_view // 2)
+        )
+        for name in ("keypoints", "positions"):
+            np.testing.assert_array_equal(
+                mirrored[name], cameras.flip_pose(plain[name], H36M_17.mirror)
+            )
+        np.testing.assert_array_equal(
+            mirrored["intrinsics"], cameras.flip_intrinsics(plain["intrinsics"])
+        )
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("chunk", [1, 4, 7])
+def test_frames_beyond_the_ends_are_the_first_and_the_last(causal, chunk):
+    """Of sequences that are shorter than a window, or have a single frame, too."""
+    lengths = (1, 5, 10)
+    views = [
+        View("S1", f"Walking {n}", "c", np.full((n, 17, 2), 100.0 * n, np.float32), None, None)
+        for n in lengths
+    ]
+    for view in views:
+        view.keypoints[:] += np.arange(len(view.keypoints), dtype=np.float32)[:, None, None]
+    model = TemporalConfig(widths=(3, 3), causal=causal)
+    windows = make_windows(views, model, chunk=chunk, flip=False, **MIRRORS)
+    arrays = {name: jnp.asarray(x) for name, x in windows.arrays.items()}
+    numbers = jnp.arange(windows.num_examples, dtype=jnp.int32)
+    got = windows.gather(arrays, numbers)["keypoints"][:, :, 0, 0]
+    wanted = []
+    for n in lengths:
+        chunks = -(-n // chunk)
+        begin = -((chunks * chunk - n) // 2)
+        for i in range(chunks):
+            first = begin + i * chunk - (8 if causal else 4)
+            frames = np.clip(np.arange(first, first + 8 + chunk), 0, n - 1)
+            wanted.append(100 * n + frames)
+    np.testing.assert_array_equal(got, np.array(wanted, np.float32))
+
+
+def test_chunks_have_at_least_one_frame(sequences):
+    with pytest.raises(UserError, match="chunk must be at least 1 frame, got 0"):
+        make_windows(sequences, TemporalConfig(widths=(3,)), chunk=0, **MIRRORS)
