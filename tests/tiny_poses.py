@@ -5,17 +5,23 @@
 ``write`` makes the file of poses that it needs.
 """
 
+import dataclasses
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from pose_jax import cameras, h36m
 from pose_jax.data import store
 from pose_jax.data.motion import generate
-from pose_jax.data.views import PoseDataConfig
+from pose_jax.data.views import PoseDataConfig, in_blocks
+from pose_jax.lifter import Lifter
 from pose_jax.models import temporal
 from pose_jax.models.config import TemporalConfig
+from pose_jax.skeletons import layout
 from pose_jax.train_config import PoseTrainConfig
-from train_jax.config import to_config_dict
+from train_jax.checkpoint import save_once
+from train_jax.config import to_config_dict, to_dict
 from train_jax.optimizers import Adam
 from train_jax.schedules import CosineConfig
 
@@ -53,10 +59,12 @@ def poses(takes=None, *, views=2, confidence=False, **changes):
 
 
 def _seen(clip, camera, confidence):
-    inside = cameras.world_to_camera(clip, *cameras.place(camera))
-    screen = cameras.project(inside, cameras.intrinsics(camera))
-    pixels = cameras.to_pixels(screen, width=camera.width, height=camera.height)
-    seen = np.asarray(pixels, np.float32)
+    def pixels(x):
+        inside = cameras.world_to_camera(x, *cameras.place(camera))
+        screen = cameras.project(inside, cameras.intrinsics(camera))
+        return cameras.to_pixels(screen, width=camera.width, height=camera.height)
+
+    seen = in_blocks(pixels, clip)
     return np.concatenate([seen, np.full_like(seen[..., :1], 0.9)], -1) if confidence else seen
 
 
@@ -76,6 +84,38 @@ def weights(model=MODEL, seed=0):
 
     params, state = temporal.init(model, jax.random.key(0))
     return filled(params), filled(state)
+
+
+def lifter(model=MODEL, *, trajectory=False):
+    """A lifter of generated weights."""
+    networks = {"pose": model}
+    if trajectory:
+        networks["trajectory"] = dataclasses.replace(model, joints_out=1)
+    made = {name: weights(network, i) for i, (name, network) in enumerate(networks.items())}
+    return Lifter(
+        model=model,
+        params={name: params for name, (params, _) in made.items()},
+        state={name: state for name, (_, state) in made.items()},
+        skeleton=layout("h36m17"),
+        keypoint_layout=layout("h36m17"),
+        longest_side=False,
+        fps=50.0,
+    )
+
+
+def save(lifter, path, **changes):
+    """A checkpoint of a lifter."""
+    about = {
+        "model": to_dict(lifter.model),
+        "trajectory": lifter.has_trajectory,
+        "skeleton": lifter.skeleton.name,
+        "keypoint_layout": lifter.keypoint_layout.name,
+        "longest_side": lifter.longest_side,
+        "fps": lifter.fps,
+    }
+    state = {"params": lifter.params, "model_state": lifter.state}
+    save_once(path, jax.tree.map(jnp.asarray, state), about | changes)
+    return str(path)
 
 
 def make_config(**changes):
