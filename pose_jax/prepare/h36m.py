@@ -30,31 +30,20 @@ Raw files need further packages: pip install 'vit-pose-jax[pose-data]'.
 import argparse
 import functools
 from collections.abc import Mapping
-from pathlib import PurePath
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import jax
 import numpy as np
-from etils import epath
 
-from pose_jax import cameras, h36m, skeletons
+from pose_jax import cameras, h36m
 from pose_jax.cameras import Camera
-from pose_jax.data import store
 from pose_jax.data.h36m_files import read_raw_positions
 from pose_jax.data.original_npz import Keypoints, Positions, read_keypoints, read_positions
 from pose_jax.data.poses import PoseSet, Recording
 from pose_jax.data.video_dumps import read_h36m_dumps
+from pose_jax.prepare import licensed
 from pose_jax.skeletons import H36M_17, H36M_32, H36M_32_TO_17
 from train_jax.errors import UserError
-
-_OPEN_BENCHMARK = (
-    "or run the open benchmark instead (python -m pose_jax.prepare cmu, experiments/pose/cmu.py)"
-)
-
-_SOURCE = (
-    "Human3.6M (C. Ionescu et al., TPAMI 2014), vision.imar.ro/human3.6m: licensed for academic "
-    "use, not to be passed on."
-)
 
 # Frames that are projected at once.
 _BLOCK = 256
@@ -64,14 +53,7 @@ _T = TypeVar("_T")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds what this source is told on the command line."""
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--source", help="poses: data_3d_h36m.npz, a directory, or h36m.zip")
-    what.add_argument("--detections", help="keypoints: data_2d_h36m_*.npz, a directory, an archive")
-    parser.add_argument("--output", required=True, help="file to write; must not exist")
-    parser.add_argument(
-        "--layout", help="of the detections (h36m17, coco17, mpii16), if they do not tell"
-    )
-    parser.add_argument("--positions", help="a prepared file whose poses the detections belong to")
+    licensed.add_arguments(parser)
 
 
 def run(options: argparse.Namespace) -> str:
@@ -83,24 +65,7 @@ def run(options: argparse.Namespace) -> str:
     Raises:
         UserError: the source is missing or faulty, or the output exists.
     """
-    store.refuse_existing(options.output)
-    name = PurePath(options.output).stem
-    path = options.source or options.detections
-    _require_there(path, is_source=bool(options.source))
-    if options.source:
-        for flag in ("layout", "positions"):
-            if getattr(options, flag) is not None:
-                raise UserError(f"--{flag} is for --detections; leave it out with --source.")
-        poses = with_ground_truth(_read_positions(path), name=name)
-    else:
-        if options.layout is not None:
-            skeletons.layout(options.layout)
-        found, layout = _read_keypoints(path, name, options.layout)
-        poses = with_detections(found, layout, name=name)
-        if options.positions is not None:
-            store.join(store.load(options.positions), poses)
-    store.save(options.output, poses)
-    return report(poses, options.output)
+    return licensed.run(options, DATA_SET)
 
 
 def with_ground_truth(positions: Positions, *, name: str) -> PoseSet:
@@ -111,23 +76,22 @@ def with_ground_truth(positions: Positions, *, name: str) -> PoseSet:
         name: of the set.
 
     Returns:
-        17 joints, recordings sorted, without those that are dropped.
+        17 joints, recordings in order, without those that are dropped.
 
     Raises:
-        UserError: another number of joints, an unknown subject, or one without calibration.
+        UserError: another number of joints, or a subject whose poses are not known.
     """
     recordings: list[Recording] = []
     calibrated: dict[str, dict[str, Camera]] = {}
-    for subject, action, recorded in _sorted(positions):
-        what = f"{subject} {action!r}"
+    for subject, action, recorded in licensed.in_order(_kept(positions)):
+        calibrated[subject] = h36m.cameras(subject)
         if subject in h36m.SUBJECTS_UNLABELLED:
-            raise UserError(f"{what} has poses, but Human3.6M publishes none of {subject}.")
+            raise UserError(f"{subject} has poses here, but Human3.6M publishes none of {subject}.")
         if recorded.shape[1:] != (H36M_32.num_joints, 3):
             raise UserError(
-                f"{what} is an array {list(recorded.shape)}, where [frames, 32, 3] belongs: "
-                "Human3.6M's poses have 32 joints as recorded."
+                f"{subject} {action!r} is an array {list(recorded.shape)}, where [frames, 32, 3] "
+                "belongs: Human3.6M's poses have 32 joints as recorded."
             )
-        calibrated[subject] = h36m.cameras(subject)
         joints = np.ascontiguousarray(recorded[:, H36M_32_TO_17, :], np.float32)
         seen = {key: _seen(joints, camera) for key, camera in calibrated[subject].items()}
         recordings.append(Recording(subject, action, joints, seen))
@@ -136,95 +100,56 @@ def with_ground_truth(positions: Positions, *, name: str) -> PoseSet:
         fps=h36m.FPS,
         skeleton=H36M_17.name,
         keypoint_layout=H36M_17.name,
-        source=f"{_SOURCE} Keypoints: the poses, projected with lens distortion.",
+        source=f"{DATA_SET.source} Keypoints: the poses, projected with lens distortion.",
         cameras=calibrated,
         recordings=tuple(recordings),
     )
 
 
-def with_detections(keypoints: Keypoints, layout: str, *, name: str) -> PoseSet:
-    """A detector's keypoints with the cameras of Human3.6M.
-
-    Args:
-        keypoints: of all four cameras, in the order of `pose_jax.h36m.CAMERAS`.
-        layout: name of their layout.
-        name: of the set.
-
-    Raises:
-        UserError: an unknown subject, or a recording with other than four cameras.
-    """
-    recordings: list[Recording] = []
-    known: dict[str, dict[str, Camera]] = {}
-    for subject, action, views in _sorted(keypoints):
-        known[subject] = h36m.cameras(subject)
-        if len(views) != len(known[subject]):
-            raise UserError(
-                f"{subject} {action!r} was seen by {len(views)} cameras, where Human3.6M has the "
-                f"four {', '.join(known[subject])}."
-            )
-        seen = dict(zip(known[subject], views, strict=True))
-        recordings.append(Recording(subject, action, None, seen))
-    return PoseSet(
-        name=name,
-        fps=h36m.FPS,
-        skeleton=None,
-        keypoint_layout=layout,
-        source=f"{_SOURCE} Keypoints: a detector's ({name}).",
-        cameras=known,
-        recordings=tuple(recordings),
-    )
+def _with_poses(path: str, name: str) -> PoseSet:
+    read = read_positions if path.endswith(".npz") else read_raw_positions
+    return with_ground_truth(read(path), name=name)
 
 
-def report(poses: PoseSet, output: str) -> str:
-    """A line that says what there is now, to be compared with what the literature counts."""
-    views = [
-        (recording.subject, keypoints)
-        for recording in poses.recordings
-        for keypoints in recording.views.values()
-    ]
-    parts = []
-    for part, subjects in (
-        ("train", h36m.SUBJECTS_TRAIN),
-        ("test", h36m.SUBJECTS_TEST),
-        ("unlabelled", h36m.SUBJECTS_UNLABELLED),
-    ):
-        of_part = [len(keypoints) for subject, keypoints in views if subject in subjects]
-        if of_part:
-            parts.append(f"{len(of_part)} {part} sequences of {sum(of_part):,} frames")
-    return f"{output}: {', '.join(parts)}; keypoints of the layout {poses.keypoint_layout}."
+def _detections(path: str, name: str, layout: str | None) -> tuple[Keypoints, str]:
+    if not path.endswith(".npz"):
+        return read_h36m_dumps(path, name=name, layout=layout)
+    found, layout = read_keypoints(path, layout=layout)
+    return _kept(found), layout
 
 
-def _require_there(path: str, *, is_source: bool) -> None:
-    if epath.Path(path).exists():
-        return
-    raise UserError(
-        f"There is no {path}: Human3.6M is licensed, ask for it at vision.imar.ro/human3.6m, "
-        f"{_OPEN_BENCHMARK}."
-        if is_source
-        else f"There is no {path}: detections of Human3.6M are published with VideoPose3D "
-        f"(dl.fbaipublicfiles.com/video-pose-3d); fetch them, {_OPEN_BENCHMARK}."
-    )
+def _kept(takes: Mapping[str, Mapping[str, _T]]) -> dict[str, dict[str, _T]]:
+    """All but the dropped recordings, by the names of the literature."""
+    kept: dict[str, dict[str, _T]] = {}
+    for subject, of_subject in takes.items():
+        names = {h36m.recording_name(raw): raw for raw in of_subject}
+        if len(names) < len(of_subject):
+            raise UserError(f"{subject} has a recording twice, by its raw name and by the usual.")
+        kept[subject] = {
+            name: of_subject[raw]
+            for name, raw in names.items()
+            if (subject, name) not in h36m.DROPPED
+        }
+    return kept
 
 
-def _read_positions(path: str) -> Positions:
-    return read_positions(path) if path.endswith(".npz") else read_raw_positions(path)
+def _part_of(subject: str) -> Literal["train", "test", "unlabelled"]:
+    if subject in h36m.SUBJECTS_UNLABELLED:
+        return "unlabelled"
+    return "test" if subject in h36m.SUBJECTS_TEST else "train"
 
 
-def _read_keypoints(path: str, name: str, layout: str | None) -> tuple[Keypoints, str]:
-    if path.endswith(".npz"):
-        return read_keypoints(path, layout=layout)
-    return read_h36m_dumps(path, name=name, layout=layout)
-
-
-def _sorted(content: Mapping[str, Mapping[str, _T]]) -> list[tuple[str, str, _T]]:
-    """(subject, recording, value) by number of the subject and name, without what is dropped."""
-    found = [
-        (subject, h36m.recording_name(raw), value)
-        for subject, takes in content.items()
-        for raw, value in takes.items()
-    ]
-    kept = [entry for entry in found if entry[:2] not in h36m.DROPPED]
-    return sorted(kept, key=lambda entry: (len(entry[0]), entry[0], entry[1]))
+DATA_SET = licensed.DataSet(
+    name="Human3.6M",
+    place="vision.imar.ro/human3.6m",
+    citation="C. Ionescu et al., TPAMI 2014",
+    fps=h36m.FPS,
+    cameras=h36m.cameras,
+    part_of=_part_of,
+    with_poses=_with_poses,
+    detections=_detections,
+)
+"""How Human3.6M is prepared."""
 
 
 def _seen(positions: np.ndarray, camera: Camera) -> np.ndarray:
