@@ -105,10 +105,23 @@ def read_views(config: PoseDataConfig, need: Need, *, data_dir: str = "") -> Vie
         UserError: a file is missing or faulty, the choice is empty, or something needed is not
             there.
     """
-    poses = store.load(epath.Path(data_dir) / config.keypoints)
+    poses = _load(config.keypoints, data_dir)
     if config.positions is not None:
-        poses = store.join(store.load(epath.Path(data_dir) / config.positions), poses)
+        poses = store.join(_load(config.positions, data_dir), poses)
     return select(poses, config, need)
+
+
+def _load(name: str, data_dir: str) -> PoseSet:
+    path = epath.Path(data_dir) / name
+    try:
+        return store.load(path)
+    except UserError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            raise UserError(
+                f"{path} is not there; make it with `python -m pose_jax.prepare`, whose --help "
+                "says where data come from, or correct config.data_dir."
+            ) from error
+        raise
 
 
 def select(poses: PoseSet, config: PoseDataConfig, need: Need) -> Views:
@@ -137,9 +150,10 @@ def select(poses: PoseSet, config: PoseDataConfig, need: Need) -> Views:
                 views.append(_view(recording, name, poses, chosen, config, need))
     if not views:
         raise UserError(
-            f"No recording with {need} is left of {config.keypoints} for subjects "
-            f"{list(config.subjects) or 'of any name'} and actions "
-            f"{list(config.actions) or 'of any name'}; check both."
+            f"No frame with {need} is left of {config.keypoints} for subjects "
+            f"{', '.join(config.subjects) or 'of any name'}, actions "
+            f"{', '.join(config.actions) or 'of any name'} and a fraction of {config.fraction:g}; "
+            "choose others."
         )
     skeleton = layout(poses.skeleton) if poses.skeleton else None
     return Views(
