@@ -68,7 +68,7 @@ def resample(clip: np.ndarray, fps: float, to: float) -> np.ndarray:
     Args:
         clip: float (T, ...), at least one frame.
         fps: its frames per second.
-        to: those of the result. Where they divide ``fps``, frames are only chosen.
+        to: those of the result, no more than ``fps``. Where they divide it, frames are only chosen.
 
     Returns:
         float32 (floor((T - 1) to / fps) + 1, ...).

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from motion_files import BONES, INCHES, amc, asf
+from acclaim import BONES, INCHES, amc, asf
 
 from pose_jax.data import asf_amc
 from pose_jax.skeletons import H36M_17

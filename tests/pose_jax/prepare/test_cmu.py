@@ -1,12 +1,15 @@
 """The open benchmark's file: whose cameras, which names, which motion, and what is refused."""
 
 import argparse
+import zipfile
 
+import file_server
 import numpy as np
 import pytest
+from acclaim import amc, write_subject
 
 from pose_jax import h36m
-from pose_jax.data import motion, store
+from pose_jax.data import cmu_trials, motion, store
 from pose_jax.prepare import cmu
 from pose_jax.skeletons import H36M_17
 from train_jax.errors import UserError
@@ -103,6 +106,9 @@ def test_equal_calls_write_equal_files(clip_file, tmp_path):
         ("--fps=0", "--fps=0 is no rate"),
         ("--fps=nan", "--fps=nan is no rate"),
         ("--noise=-1", "--noise=-1 is no deviation"),
+        ("--fps=61", "has 60 frames per second, less than --fps=61"),
+        ("--scale=0", "--scale=0 is no length"),
+        ("--url=http://localhost", "--url says where to download from; add --download"),
         ("--seed=-1", "--seed=-1: give a number from 0 on"),
     ],
 )
@@ -122,3 +128,42 @@ def test_nothing_is_overwritten(clip_file, tmp_path):
 def test_a_missing_source_is_named(tmp_path):
     with pytest.raises(UserError, match=r"clips\.npz cannot be opened: No such file"):
         run(tmp_path / "clips.npz", tmp_path / "cmu.npz")
+
+
+def test_cmus_own_files_are_downloaded_and_prepared(tmp_path, monkeypatch, capsys):
+    """As from the database's site: fetched once, verified whenever they are used."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setattr(cmu_trials, "files", lambda: iter(FILES))
+    for subject, trial in (("09", "01"), ("35", "17")):
+        write_subject(tmp_path / "theirs" / subject, subject, {trial: [{}] * 5})
+    source = tmp_path / "cmu"
+    with file_server.serving(tmp_path / "theirs") as server:
+        line = run(source, tmp_path / "cmu.npz", "--download", f"--url={server.url}/")
+        assert [path for path, _ in server.requests] == [f"/{name}" for name in FILES]
+        assert "4 of 4: 35/35_17.amc" in capsys.readouterr().err
+        run(source, tmp_path / "again.npz", "--download", f"--url={server.url}")
+        assert len(server.requests) == 4
+    assert "1 clips for train (3 frames) and 1 clips for test (3 frames) at 60 frames" in line
+    poses = store.load(tmp_path / "cmu.npz")
+    assert [(r.subject, r.action) for r in poses.recordings] == [
+        ("train", "running 09_01"),
+        ("test", "running 35_17"),
+    ]
+    (source / "35" / "35_17.amc").write_text(amc([{}] * 6))
+    with pytest.raises(UserError, match=r"35_17\.amc is not what was fetched from http://127"):
+        run(source, tmp_path / "changed.npz")
+
+
+FILES = ["09/09.asf", "09/09_01.amc", "35/35.asf", "35/35_17.amc"]
+
+
+def test_a_directory_or_an_archive_of_motion_files(tmp_path):
+    write_subject(tmp_path / "mocap" / "09", "09", {"01": [{}] * 9, "12": [{}]})
+    line = run(tmp_path / "mocap", tmp_path / "cmu.npz", "--fps=30")
+    assert "1 clips for train (3 frames) at 30 frames per second" in line
+    assert "1 files of motion that the benchmark does not use were left out" in line
+    with zipfile.ZipFile(tmp_path / "mocap.zip", "w") as packed:
+        for path in (tmp_path / "mocap" / "09").iterdir():
+            packed.write(path, path.name)
+    run(tmp_path / "mocap.zip", tmp_path / "packed.npz", "--fps=30")
+    assert (tmp_path / "packed.npz").read_bytes() == (tmp_path / "cmu.npz").read_bytes()
