@@ -6,9 +6,9 @@
     python -m pose_jax.prepare humaneva HumanEva-I, licensed. Needs data_3d_humaneva15.npz, or what
                                         VideoPose3D's MATLAB script exports from the data set of
                                         humaneva.is.tue.mpg.de; and that project's 2D detections.
-    python -m pose_jax.prepare cmu      The open benchmark, free for all. Needs motion capture from
-                                        mocap.cs.cmu.edu.
-    python -m pose_jax.prepare custom   Keypoints of your own video. Needs a detector's output.
+    python -m pose_jax.prepare cmu      The open benchmark, free for all. Fetches motion capture
+                                        from mocap.cs.cmu.edu, or takes .amc, .bvh or clip files.
+    python -m pose_jax.prepare custom   Keypoints of your own video, as a 2D detector writes them.
 
 Without a licence, `cmu` and experiments/pose/cmu.py run the same protocol on open data. Each source
 tells its arguments and exact commands: python -m pose_jax.prepare h36m --help. What is written is

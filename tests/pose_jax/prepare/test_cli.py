@@ -37,6 +37,16 @@ def test_help_loads_neither_jax_nor_any_source():
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("source", ["h36m", "humaneva", "cmu"])
+def test_a_source_tells_its_exact_commands(source, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.prepare([source, "--help"])
+    assert ended.value.code == 0
+    told = capsys.readouterr().out
+    assert f"    python -m pose_jax.prepare {source} --" in told
+    assert "--output" in told
+
+
 def test_mistakes_are_one_line_and_exit_code_2():
     for words, message in (
         ((), "the source is missing; give one of h36m, humaneva, cmu, custom, or --help."),
