@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 
+from pose_jax import cameras
 from pose_jax.data.training import training_data
 from pose_jax.data.views import Views, read_views
 from pose_jax.data.windows import Windows, make_windows
@@ -70,6 +71,8 @@ def task_of(
             "micro-batches would not have."
         )
     skeleton = check_model(config.model, labelled)
+    if config.has_trajectory:
+        _require_in_front(labelled)
     windows = _windows(config, labelled, skeleton)
     others = None
     if config.semi is not None and unlabelled is not None:
@@ -178,6 +181,17 @@ def _windows(config: PoseTrainConfig, views: Views, skeleton: Layout) -> Windows
         keypoint_mirror=views.keypoint_layout.mirror,
         pose_mirror=skeleton.mirror,
     )
+
+
+def _require_in_front(views: Views) -> None:
+    """Refuses roots whose distance, by which their errors are divided, is none."""
+    for view in views.views:
+        assert view.positions is not None
+        if not cameras.in_front(view.positions[:, 0]).all():
+            raise UserError(
+                f"{view.subject} {view.action!r} is not always in front of camera {view.camera}, "
+                "as the trajectory network needs it; leave the recording out."
+            )
 
 
 def _require_same_kind(model: TemporalConfig, labelled: Views, others: Views, key: str) -> None:
