@@ -7,7 +7,7 @@ Human3.6M, MPII and HumanEva is the base of the neck, the `neck` of OpenPose and
 of the shoulders.
 
 Sources: the metadata and joint trees of the data sets (Human3.6M, HumanEva, COCO, MPII), and the
-output tables of Halpe/AlphaPose, OpenPose (BODY_25) and BlazePose (MediaPipe Pose).
+output tables of Halpe/AlphaPose, OpenPose (BODY_25, COCO) and BlazePose (MediaPipe Pose).
 """
 
 import dataclasses
@@ -136,6 +136,7 @@ MPII_16 = _layout(
     """,
 )
 
+#: Also the first 26 of Halpe's 136; face and hands follow.
 HALPE_26 = _layout(
     "halpe26",
     """
@@ -153,6 +154,16 @@ OPENPOSE_25 = _layout(
     pelvis right_hip right_knee right_ankle left_hip left_knee left_ankle
     right_eye left_eye right_ear left_ear
     left_big_toe left_small_toe left_heel right_big_toe right_small_toe right_heel
+    """,
+)
+
+#: OpenPose's COCO model: COCO's joints in another order, and the neck.
+OPENPOSE_18 = _layout(
+    "openpose18",
+    """
+    nose neck right_shoulder right_elbow right_wrist left_shoulder left_elbow left_wrist
+    right_hip right_knee right_ankle left_hip left_knee left_ankle
+    right_eye left_eye right_ear left_ear
     """,
 )
 
@@ -179,6 +190,7 @@ LAYOUTS: Mapping[str, Layout] = types.MappingProxyType(
             MPII_16,
             HALPE_26,
             OPENPOSE_25,
+            OPENPOSE_18,
             BLAZEPOSE_33,
         )
     }

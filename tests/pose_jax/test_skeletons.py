@@ -103,6 +103,8 @@ def test_the_tree_of_17_is_that_of_32_but_for_the_shoulders():
         ("halpe26", {22: "left_small_toe", 25: "right_heel"}),
         ("openpose25", {1: "neck", 4: "right_wrist", 8: "pelvis", 14: "left_ankle"}),
         ("openpose25", {15: "right_eye", 19: "left_big_toe", 21: "left_heel", 24: "right_heel"}),
+        ("openpose18", {0: "nose", 1: "neck", 4: "right_wrist", 8: "right_hip", 13: "left_ankle"}),
+        ("openpose18", {14: "right_eye", 15: "left_eye", 16: "right_ear", 17: "left_ear"}),
         ("blazepose33", {0: "nose", 7: "left_ear", 11: "left_shoulder", 16: "right_wrist"}),
         ("blazepose33", {23: "left_hip", 28: "right_ankle", 32: "right_foot_index"}),
         ("humaneva15", {1: "thorax", 4: "left_wrist", 11: "right_hip", 14: "head_top"}),
@@ -120,6 +122,38 @@ def test_a_pose_meets_the_keypoints_of_another_layout():
     assert skeletons.joint_map(H36M_17, skeletons.COCO_17) == limbs
     same = skeletons.joint_map(H36M_17, H36M_17)
     assert same == {i: i for i in range(17)}
+
+
+#: Which joint of a detector each joint of Human3.6M is; those of no detector: spine, thorax, the
+#: joint inside the head.
+@pytest.mark.parametrize(
+    ("name", "limbs", "others"),
+    [
+        # Hip, knee, ankle, right and left; shoulder, elbow, wrist, left and right.
+        ("coco17", [12, 14, 16, 11, 13, 15, 5, 7, 9, 6, 8, 10], {}),
+        ("halpe26", [12, 14, 16, 11, 13, 15, 5, 7, 9, 6, 8, 10], {"pelvis": 19, "head_top": 17}),
+        ("openpose25", [9, 10, 11, 12, 13, 14, 5, 6, 7, 2, 3, 4], {"pelvis": 8}),
+        ("openpose18", [8, 9, 10, 11, 12, 13, 5, 6, 7, 2, 3, 4], {}),
+        ("blazepose33", [24, 26, 28, 23, 25, 27, 11, 13, 15, 12, 14, 16], {}),
+        (
+            "mpii16",
+            [2, 1, 0, 3, 4, 5, 13, 14, 15, 12, 11, 10],
+            {"pelvis": 6, "thorax": 7, "head_top": 9},
+        ),
+    ],
+)
+def test_joints_that_detectors_share_with_human36m(name, limbs, others):
+    places = dict(zip([1, 2, 3, 4, 5, 6, 11, 12, 13, 14, 15, 16], limbs, strict=True))
+    places |= {H36M_17.joints.index(joint): place for joint, place in others.items()}
+    assert skeletons.joint_map(H36M_17, skeletons.layout(name)) == places
+
+
+def test_openposes_two_models_share_the_body():
+    """Of COCO's order all, of BODY_25's all but hips' middle and feet."""
+    shared = skeletons.joint_map(skeletons.OPENPOSE_18, skeletons.OPENPOSE_25)
+    assert len(shared) == 18
+    assert [skeletons.OPENPOSE_18.joints[i] for i in (1, 14)] == ["neck", "right_eye"]
+    assert len(skeletons.joint_map(skeletons.COCO_17, skeletons.OPENPOSE_18)) == 17
 
 
 @EACH
