@@ -42,11 +42,11 @@ def transfer_lifter(
     meta = read_meta(directory)
     if "model" not in meta or "keypoint_layout" not in meta:
         raise UserError(f"{directory} is not a checkpoint of a pose lifter.")
-    different = differences(_kind(meta), _kind(about), path=str(directory))
+    different = differences(_lasting(meta), _lasting(about), path="config.model")
+    for key in ("keypoint_layout", "skeleton"):
+        different += differences(meta[key], about[key], path=key)
     if different:
-        raise UserError(
-            f"init_from needs a checkpoint of the same network: {'; '.join(different)}."
-        )
+        raise UserError(f"{directory} holds another network than config: {'; '.join(different)}.")
     names = [name for name in params if name in read_shapes(directory)["params"]]
 
     def wanted(tree: Any) -> Any:
@@ -65,11 +65,6 @@ def transfer_lifter(
     return {**params, **found}, {**model_state, **state}
 
 
-def _kind(about: Mapping[str, Any]) -> dict[str, Any]:
-    """What must agree for weights to mean the same."""
-    model = {name: value for name, value in about["model"].items() if name not in _FREE}
-    return {
-        "model": model,
-        "skeleton": about["skeleton"],
-        "keypoint_layout": about["keypoint_layout"],
-    }
+def _lasting(about: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a model must agree for weights to mean the same."""
+    return {name: value for name, value in about["model"].items() if name not in _FREE}
