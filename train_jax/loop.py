@@ -9,7 +9,6 @@ dispatch is a program of one or several steps; it ends wherever something follow
 import collections
 import contextlib
 import dataclasses
-import functools
 import json
 import time
 from collections.abc import Iterator, Mapping
@@ -17,7 +16,6 @@ from typing import Any
 
 import jax
 import numpy as np
-import optax
 from absl import logging
 from etils import epath
 from jax.sharding import Mesh
@@ -31,12 +29,9 @@ from train_jax.errors import UserError
 from train_jax.evaluation import Evaluator, make_evaluator
 from train_jax.journal import Journal
 from train_jax.mesh import make_mesh
-from train_jax.metrics import empty_window
-from train_jax.optimizers import make_optimizer
-from train_jax.schedules import Schedule, make_schedule, steps_of
-from train_jax.sharding import batch_sharding, batch_shards, replicated, sharding_table
-from train_jax.state import TrainState, abstract_state, initial_state, step_key
-from train_jax.step import jit_train_step, make_train_step
+from train_jax.program import Program, make_program
+from train_jax.sharding import batch_sharding, replicated, sharding_table
+from train_jax.state import TrainState, initial_state, step_key
 from train_jax.stored import as_path
 from train_jax.task import Task
 from train_jax.train_config import TrainConfig
@@ -73,14 +68,12 @@ class _Run:
     config: TrainConfig
     workdir: epath.Path
     mesh: Mesh
+    program: Program
     total: int
     log_every: int
     evaluate_every: int
     save_every: int
     keep_every: int | None
-    schedule: Schedule
-    optimizer: optax.GradientTransformation
-    abstract: TrainState
     evaluators: Mapping[str, Evaluator]
 
     def due(self, every: int, step: int) -> bool:
@@ -134,7 +127,7 @@ def _train(
         total=run.total,
         unit=run.task.unit,
         batch_size=run.config.batch_size,
-        learning_rate=run.schedule,
+        learning_rate=run.program.schedule,
         stop_on_nonfinite=run.config.nonfinite == "stop",
     )
     metrics, step, preempted = {}, start, False
@@ -186,27 +179,8 @@ def _train(
 
 def _prepare(task: Task, config: TrainConfig, workdir: epath.Path, mesh: Mesh) -> _Run:
     """Derives what the run needs from its config, and refuses what cannot work."""
-    data = task.train_data
-    of = functools.partial(
-        steps_of, batch_size=config.batch_size, examples_per_epoch=data.examples_per_epoch
-    )
-    total = of(config.total)
-    of = functools.partial(of, total_steps=total)
-    share = batch_shards(mesh) * config.accumulate
-    if config.batch_size % share:
-        raise UserError(
-            f"batch_size {config.batch_size} does not split over {batch_shards(mesh)} devices "
-            f"times {config.accumulate} micro-batches; choose a multiple of {share}."
-        )
-    if config.steps_per_dispatch < 1:
-        raise UserError(
-            f"steps_per_dispatch is {config.steps_per_dispatch}; a dispatch takes at least 1 step."
-        )
-    keep_every = config.checkpoint.keep_every
-    schedule = make_schedule(config.schedule, total, of)
-    params, _ = jax.eval_shape(task.init, jax.random.key(0))
-    optimizer = make_optimizer(config.optimizer, schedule, params)
-    abstract = abstract_state(task, optimizer, mesh, ema=config.ema_decay is not None)
+    program = make_program(task, config, mesh)
+    of, keep_every = program.steps_of, config.checkpoint.keep_every
     evaluators = {
         name: make_evaluator(evaluation, mesh) for name, evaluation in task.evaluations.items()
     }
@@ -215,14 +189,12 @@ def _prepare(task: Task, config: TrainConfig, workdir: epath.Path, mesh: Mesh) -
         config=config,
         workdir=workdir,
         mesh=mesh,
-        total=total,
+        program=program,
+        total=program.total,
         log_every=of(config.log_every),
         evaluate_every=of(config.evaluate_every),
         save_every=of(config.checkpoint.every),
         keep_every=None if keep_every is None else of(keep_every),
-        schedule=schedule,
-        optimizer=optimizer,
-        abstract=abstract,
         evaluators=evaluators,
     )
     require_writable(workdir)
@@ -239,16 +211,18 @@ def _checkpoints(run: _Run) -> Checkpoints:
 
 def _restore_or_begin(run: _Run, checkpoints: Checkpoints, ledger: Ledger) -> TrainState:
     """The newest saved state, or a fresh one."""
+    program = run.program
+    abstract = program.abstract
     with ledger.on("start"):
         if checkpoints.latest_step() is not None:
             # Before the arrays: what differs is said of keys, not of shapes.
             with contextlib.suppress(DamagedCheckpoint):
                 _refuse_other_run(run, read_meta(run.workdir))
-        found = checkpoints.restore_latest(run.abstract)
+        found = checkpoints.restore_latest(abstract)
         if found is None:
             if run.task.transfer is None:
                 logging.info("Starting from random parameters: config.init_from is not set.")
-            state = initial_state(run.task, run.optimizer, run.abstract, run.config.seed)
+            state = initial_state(run.task, program.optimizer, abstract, run.config.seed)
         else:
             state, meta = found
             _refuse_other_run(run, meta)
@@ -258,8 +232,8 @@ def _restore_or_begin(run: _Run, checkpoints: Checkpoints, ledger: Ledger) -> Tr
         text = json.dumps(to_dict(run.config), indent=2)
         (run.workdir / "config.json").write_text(text + "\n")
         logging.info("Config:\n%s", text)
-        shardings = jax.tree.map(lambda leaf: leaf.sharding, run.abstract.params)
-        logging.info("Parameters:\n%s", sharding_table(run.abstract.params, shardings))
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract.params)
+        logging.info("Parameters:\n%s", sharding_table(abstract.params, shardings))
     return state
 
 
@@ -335,31 +309,10 @@ def _compile(run: _Run, resident: Any, batch: Any):
 
     The first takes (state, window, key, resident data, batch, number of steps).
     """
-    config, task = run.config, run.task
-    several = config.steps_per_dispatch > 1
-    step = make_train_step(
-        task,
-        run.optimizer,
-        accumulate=config.accumulate,
-        ema_decay=config.ema_decay,
-    )
-    abstract, key = run.abstract, _key(run)
-
-    def loss_of(params: Any, model_state: Any, resident: Any, batch: Any, step: Any):
-        one = {name: x[0] for name, x in batch.items()} if several else batch
-        return task.loss(params, model_state, task.train_data.expand(resident, one), key, step)
-
-    _, (_, metrics) = jax.eval_shape(
-        loss_of, abstract.params, abstract.model_state, resident, batch, abstract.step
-    )
-    names = ["loss", "gradient_norm", *(name for name in metrics if name != "loss")]
-    new_window = jax.jit(lambda: empty_window(names), out_shardings=replicated(run.mesh))
-    jitted = jit_train_step(step, abstract, run.mesh, several=several)
-    args = (abstract, new_window(), key, resident, batch)
-    if not several:
-        compiled = jitted.lower(*args).compile()
+    lowered, new_window = run.program.lower(resident, batch)
+    compiled = lowered.compile()
+    if not run.program.several:
         return lambda *args: compiled(*args[:-1]), new_window
-    compiled = jitted.lower(*args, np.int32(1)).compile()
     return lambda *args: compiled(*args[:-1], np.int32(args[-1])), new_window
 
 
