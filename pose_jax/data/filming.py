@@ -9,11 +9,11 @@ import dataclasses
 import hashlib
 from collections.abc import Mapping
 
-import jax
 import numpy as np
 
-from pose_jax import cameras, h36m
+from pose_jax import h36m
 from pose_jax.cameras import Camera
+from pose_jax.data import framewise
 from pose_jax.data.poses import PoseSet, Recording, check
 from pose_jax.skeletons import H36M_17
 from train_jax.errors import UserError
@@ -21,9 +21,6 @@ from train_jax.errors import UserError
 #: Metres around the middle of the cameras in which the pelvis stays. All four cameras of every
 #: subject see a person there whole, from 2 m or more.
 RADIUS = 1.5
-
-# Frames that are projected at once.
-_BLOCK = 1024
 
 _FACTORS = {"knee": "middle", "elbow": "middle", "ankle": "end", "wrist": "end"}
 
@@ -122,7 +119,9 @@ def film(
                 )
             rng = _generator(seed, subject, action)
             positions = place(clip, turn=rng.uniform(0, 2 * np.pi))
-            exact = _seen(positions, list(lenses[subject].values()))
+            exact = np.stack(
+                [framewise.pixels(positions, camera) for camera in lenses[subject].values()]
+            )
             views = exact if detector is None else _detected(exact, detector, fps, rng)
             recordings.append(
                 Recording(
@@ -169,26 +168,6 @@ def place(clip: np.ndarray, *, turn: float) -> np.ndarray:
 def _generator(seed: int, *names: str) -> np.random.Generator:
     digest = hashlib.sha256("/".join(names).encode()).digest()
     return np.random.default_rng([seed, *digest])
-
-
-@jax.jit
-def _images(x: jax.Array, lens: jax.Array, orientation: jax.Array, translation: jax.Array):
-    seen = cameras.world_to_camera(x, orientation, translation)
-    return cameras.project(seen, lens)
-
-
-def _seen(positions: np.ndarray, lenses: list[Camera]) -> np.ndarray:
-    """Pixels float32 (cameras, T, J, 2), through the whole lens with its distortion."""
-    result = np.empty((len(lenses), *positions.shape[:2], 2), np.float32)
-    for i, camera in enumerate(lenses):
-        for begin in range(0, len(positions), _BLOCK):
-            part = positions[begin : begin + _BLOCK]
-            # In blocks of one size, clips of any length compile nothing.
-            padded = np.pad(part, [(0, _BLOCK - len(part)), (0, 0), (0, 0)], mode="edge")
-            image = _images(padded, cameras.intrinsics(camera), *cameras.place(camera))
-            pixels = cameras.to_pixels(image, width=camera.width, height=camera.height)
-            result[i, begin : begin + _BLOCK] = np.asarray(pixels)[: len(part)]
-    return result
 
 
 def _detected(

@@ -5,21 +5,18 @@ poses in metres relative to the root, which itself keeps its place in the camera
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
-import jax
 import numpy as np
 from etils import epath
 
 from pose_jax import cameras, h36m
 from pose_jax.data import store, subset
+from pose_jax.data.framewise import in_blocks
 from pose_jax.data.store import PoseSet
 from pose_jax.skeletons import Layout, layout
 from train_jax.errors import UserError
-
-# Frames that are converted at once.
-_BLOCK = 1024
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -197,17 +194,6 @@ def normalised(pixels: np.ndarray, camera: cameras.Camera, *, longest_side: bool
         ),
         pixels,
     )
-
-
-def in_blocks(function: Callable[[np.ndarray], jax.Array], x: np.ndarray) -> np.ndarray:
-    """A function of frames, in blocks of one size: sequences of any length compile nothing."""
-    parts = []
-    for begin in range(0, len(x), _BLOCK):
-        part = np.asarray(x[begin : begin + _BLOCK], np.float32)
-        short = _BLOCK - len(part)
-        padded = np.pad(part, [(0, short), (0, 0), (0, 0)])
-        parts.append(np.asarray(function(padded))[: len(part)])
-    return np.concatenate(parts)
 
 
 def _require_known(poses: PoseSet, config: PoseDataConfig) -> None:

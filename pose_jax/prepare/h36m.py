@@ -28,15 +28,14 @@ Raw files need further packages: pip install 'vit-pose-jax[pose-data]'.
 """
 
 import argparse
-import functools
 from collections.abc import Mapping
 from typing import Literal, TypeVar
 
-import jax
 import numpy as np
 
-from pose_jax import cameras, h36m
+from pose_jax import h36m
 from pose_jax.cameras import Camera
+from pose_jax.data import framewise
 from pose_jax.data.h36m_files import read_raw_positions
 from pose_jax.data.original_npz import Keypoints, Positions, read_keypoints, read_positions
 from pose_jax.data.poses import PoseSet, Recording
@@ -44,9 +43,6 @@ from pose_jax.data.video_dumps import read_h36m_dumps
 from pose_jax.prepare import licensed
 from pose_jax.skeletons import H36M_17, H36M_32, H36M_32_TO_17
 from train_jax.errors import UserError
-
-# Frames that are projected at once.
-_BLOCK = 256
 
 _T = TypeVar("_T")
 
@@ -92,8 +88,12 @@ def with_ground_truth(positions: Positions, *, name: str) -> PoseSet:
                 f"{subject} {action!r} is an array {list(recorded.shape)}, where [frames, 32, 3] "
                 "belongs: Human3.6M's poses have 32 joints as recorded."
             )
+        if not len(recorded):
+            raise UserError(f"{subject} {action!r}, positions: the sequence has no frames.")
         joints = np.ascontiguousarray(recorded[:, H36M_32_TO_17, :], np.float32)
-        seen = {key: _seen(joints, camera) for key, camera in calibrated[subject].items()}
+        seen = {
+            key: framewise.pixels(joints, camera) for key, camera in calibrated[subject].items()
+        }
         recordings.append(Recording(subject, action, joints, seen))
     return PoseSet(
         name=name,
@@ -150,35 +150,3 @@ DATA_SET = licensed.DataSet(
     detections=_detections,
 )
 """How Human3.6M is prepared."""
-
-
-def _seen(positions: np.ndarray, camera: Camera) -> np.ndarray:
-    """Pixels float32 (T, J, 2) of positions (T, J, 3) in the world."""
-    if camera.orientation is None or camera.translation is None:
-        raise UserError(f"It is not known where camera {camera.name} stood.")
-    view = (
-        np.asarray(camera.orientation, np.float32),
-        np.asarray(camera.translation, np.float32),
-        cameras.intrinsics(camera),
-    )
-    blocks = []
-    for begin in range(0, len(positions), _BLOCK):
-        block = positions[begin : begin + _BLOCK]
-        padded = np.pad(block, [(0, _BLOCK - len(block)), (0, 0), (0, 0)])
-        pixels = _project(padded, *view, width=camera.width, height=camera.height)
-        blocks.append(np.asarray(pixels)[: len(block)])
-    return np.concatenate([np.zeros((0, *positions.shape[1:-1], 2), np.float32), *blocks])
-
-
-@functools.partial(jax.jit, static_argnames=("width", "height"))
-def _project(
-    x: jax.Array,
-    orientation: jax.Array,
-    translation: jax.Array,
-    intrinsics: jax.Array,
-    *,
-    width: int,
-    height: int,
-) -> jax.Array:
-    seen = cameras.project(cameras.world_to_camera(x, orientation, translation), intrinsics)
-    return cameras.to_pixels(seen, width=width, height=height)
