@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pose_jax.rotation import best_rotation
 from train_jax.errors import UserError
 
 Array = jax.Array | np.ndarray
@@ -76,8 +77,8 @@ def p_mpjpe_each(predicted: Array, target: Array) -> jax.Array:
     """`mpjpe_each` after moving every predicted pose (..., J, 3) onto its target.
 
     The similarity (scale, rotation without reflection, translation) with the least squared error,
-    from the singular values of the poses' 3x3 cross-covariance (Procrustes; Umeyama, 1991). For
-    evaluation: where singular values meet it has no gradient.
+    from the poses' 3x3 cross-covariance (Procrustes; Umeyama, 1991). For evaluation: it is not
+    made to be differentiated.
 
     Where all joints of a prediction are in one point, that point is moved to the target's middle.
     """
@@ -89,12 +90,8 @@ def p_mpjpe_each(predicted: Array, target: Array) -> jax.Array:
     x, y = (_ratio(each, size[..., None, None]) for each, size in ((x, size_x), (y, size_y)))
     # Rotations rounded to bfloat16, a TPU's default, would be off by millimetres.
     with jax.default_matmul_precision("highest"):
-        u, s, vt = jnp.linalg.svd(jnp.swapaxes(x, -1, -2) @ y)
-        # A reflection becomes a rotation by turning around the axis that costs least.
-        sign = jnp.where(jnp.linalg.det(u @ vt) < 0, -1, 1).astype(s.dtype)
-        turn = jnp.stack([jnp.ones_like(sign), jnp.ones_like(sign), sign], axis=-1)
-        scale = jnp.sum(s * turn, axis=-1) * size_y
-        moved = scale[..., None, None] * (x @ ((u * turn[..., None, :]) @ vt)) + middle
+        rotation, trace = best_rotation(jnp.swapaxes(x, -1, -2) @ y)
+        moved = (trace * size_y)[..., None, None] * (x @ rotation) + middle
     return mpjpe_each(moved, target)
 
 
