@@ -1,5 +1,6 @@
 """Evaluation: every example of a split once, whatever the number of devices and hosts."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -7,10 +8,9 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from train_jax import metrics as metrics_lib
 from train_jax.data.placement import local_rows, prefetch, to_reside
 from train_jax.errors import UserError
-from train_jax.sharding import batch_sharding, batch_shards
+from train_jax.sharding import batch_sharding, batch_shards, replicated
 from train_jax.task import Batch, Evaluation
 
 #: (params, model_state) -> the averages, and "examples": how many were counted.
@@ -32,21 +32,23 @@ def make_evaluator(evaluation: Evaluation, mesh: Mesh) -> Evaluator:
     sharding = batch_sharding(mesh)
     resident = to_reside(data.resident, mesh)
 
-    @jax.jit
-    def add_batch(params: Any, model_state: Any, resident: Batch, batch: Batch, so_far: Any) -> Any:
+    @functools.partial(jax.jit, out_shardings=replicated(mesh))
+    def measure(params: Any, model_state: Any, resident: Batch, batch: Batch) -> Any:
         batch = data.expand(resident, batch)
         metrics = evaluation.metrics(params, model_state, batch)
-        examples = batch["mask"].sum(dtype=jnp.int32)
-        if so_far is None:
-            return metrics, examples
-        return metrics_lib.add(metrics, so_far[0]), examples + so_far[1]
+        return metrics, batch["mask"].sum(dtype=jnp.int32)
+
+    @jax.jit
+    def add(so_far: Any, new: Any) -> Any:
+        return jax.tree.map(jnp.add, so_far, new)
 
     def evaluate(params: Any, model_state: Any) -> dict[str, float]:
         rows = local_rows(sharding, data.batch_size)
         so_far = None
         with prefetch(data.start(rows), sharding, data.batch_size) as batches:
             for batch in batches:
-                so_far = add_batch(params, model_state, resident, batch, so_far)
+                new = measure(params, model_state, resident, batch)
+                so_far = new if so_far is None else add(so_far, new)
         if so_far is None:
             raise UserError("An evaluation split has no examples; name a split that has some.")
         metrics, examples = so_far
