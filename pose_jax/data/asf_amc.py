@@ -11,6 +11,7 @@ second, which no file says.
 """
 
 import dataclasses
+import math
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -301,7 +302,7 @@ def _numbers(words: list[str], count: int, path: Path, what: str) -> list[float]
             f"{path}: {what} has {len(numbers)} numbers where {count} belong; the file is cut "
             "short or of another skeleton."
         )
-    if not np.isfinite(numbers).all():
+    if not all(map(math.isfinite, numbers)):
         raise UserError(f"{path}: {what} holds NaN or infinite values.")
     return numbers
 
