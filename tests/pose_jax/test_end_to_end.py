@@ -17,7 +17,7 @@ from train_jax.data import placement
 from train_jax.loop import fit
 from train_jax.mesh import MeshConfig, make_mesh
 from train_jax.optimizers import Adam
-from train_jax.schedules import ExponentialConfig
+from train_jax.schedules import ConstantConfig, ExponentialConfig
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -110,3 +110,41 @@ def test_eight_devices_give_the_run_of_one(alone, data_dir, tmp_path, monkeypatc
 def test_several_steps_per_dispatch_are_the_same_bits(alone, data_dir, tmp_path):
     train(make_config(data_dir, steps_per_dispatch=4, log_every="3 steps"), tmp_path)
     tiny.assert_same_bits(tiny.saved_state(tmp_path), tiny.saved_state(alone))
+
+
+def means(workdir, term, begin, end):
+    """The mean of a term over some steps."""
+    values = tiny.records(workdir, term)
+    return np.mean([values[step] for step in range(begin, end)])
+
+
+def test_all_terms_fall_while_labels_and_video_are_learnt(data_dir, tmp_path):
+    semi = SemiConfig(data=PoseDataConfig(keypoints="wild.npz"), warmup="20 steps")
+    schedule = ConstantConfig(base=5e-3)
+    model = dataclasses.replace(MODEL, dropout=0.0)
+    config = make_config(data_dir, model=model, schedule=schedule, total="120 steps")
+    train(dataclasses.replace(config, semi=semi, steps_per_dispatch=10), tmp_path)
+    for term in ("projection", "bone_length"):
+        assert means(tmp_path, term, 1, 21) == 0
+    for term in TERMS:
+        begin = 1 if term in ("pose", "trajectory") else 21
+        assert means(tmp_path, term, 111, 121) < 0.6 * means(tmp_path, term, begin, begin + 10)
+
+
+def test_a_run_that_starts_from_another_begins_where_that_has_learnt(alone, data_dir, tmp_path):
+    config = make_config(data_dir, init_from=str(alone))
+    train(config, tmp_path)
+    first, scratch = (tiny.records(workdir, "loss")[1] for workdir in (tmp_path, alone))
+    assert first < 0.99 * scratch
+
+
+@pytest.mark.slow
+def test_bfloat16_trains_float32_parameters(alone, data_dir, tmp_path):
+    model = dataclasses.replace(MODEL, compute_dtype="bfloat16")
+    train(make_config(data_dir, model=model), tmp_path)
+    losses = [list(tiny.records(workdir, "loss").values()) for workdir in (tmp_path, alone)]
+    np.testing.assert_allclose(*losses, rtol=2e-2)
+    assert losses[0] != losses[1]
+    state = tiny.saved_state(tmp_path)
+    kinds = {x.dtype for name, x in state.items() if name.startswith(("params/", "model_state/"))}
+    assert kinds == {np.dtype("float32")}
