@@ -66,6 +66,8 @@ def load_lifter(checkpoint: str) -> Lifter:
     Raises:
         UserError: there is none, or it is not a lifter's.
     """
+    if checkpoint.endswith((".bin", ".pt", ".pth")):
+        raise UserError(f"{checkpoint} must be converted before; see python -m pose_jax.convert.")
     directory = find(checkpoint)
     meta = read_meta(directory)
     try:

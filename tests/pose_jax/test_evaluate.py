@@ -48,7 +48,7 @@ def test_what_is_measured_is_what_is_predicted(place, results, flip):
     pose_only = tiny_poses.lifter()
     frames = []
     for view, pose in zip(views, lift(pose_only, views, flip=flip), strict=True):
-        target = view.positions.copy()
+        target = np.array(view.positions)
         target[:, 0] = 0
         frames.append(np.linalg.norm(pose - target, axis=-1).mean(-1))
     wanted = 1000 * np.concatenate(frames).mean()
