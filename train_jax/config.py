@@ -162,6 +162,8 @@ def _plain_type(hint: Any) -> type:
     """The type that the value of an optional field has when it is not None."""
     for arg in typing.get_args(hint):
         plain = typing.get_origin(arg) or arg
+        if plain is Literal:
+            plain = type(typing.get_args(arg)[0])
         if plain is not type(None):
             return ConfigDict if dataclasses.is_dataclass(plain) else plain
     raise TypeError(f"{hint} has no value but None")
