@@ -1,6 +1,7 @@
 """The story of a run, from top to bottom.
 
-Restore or begin; then, for every step: next batch -> update -> log? -> evaluate? -> save? -> stop?
+Restore or begin; then, for every step: next batch -> update -> log? -> evaluate? -> check the
+copies? -> save? -> stop?
 That order is an invariant. A step is done when its update is; everything that follows refers to the
 updated state, so that a run that was stopped after any step continues as if it had not been. A
 dispatch is a program of one or several steps; it ends wherever something follows.
@@ -30,6 +31,7 @@ from train_jax.evaluation import Evaluator, make_evaluator
 from train_jax.journal import Journal
 from train_jax.mesh import make_mesh
 from train_jax.program import Program, make_program
+from train_jax.replicas import make_replica_check
 from train_jax.sharding import batch_sharding, replicated, sharding_table
 from train_jax.state import TrainState, initial_state, step_key
 from train_jax.stored import as_path
@@ -73,6 +75,7 @@ class _Run:
     log_every: int
     evaluate_every: int
     save_every: int
+    check_every: int
     keep_every: int | None
     evaluators: Mapping[str, Evaluator]
 
@@ -83,7 +86,8 @@ class _Run:
     def dispatches(self, start: int) -> Iterator[int]:
         """Steps of each dispatch from ``start`` on; something happens only between them."""
         profile, step = self.config.profile, start
-        every = [n for n in (self.log_every, self.evaluate_every, self.save_every) if n]
+        every = [self.log_every, self.evaluate_every, self.save_every, self.check_every]
+        every = [n for n in every if n]
         # A profile begins before its first step and ends after its last.
         end = min(profile.start + profile.steps, self.total)
         stops = [profile.start - 1, end - 1] if profile.steps else []
@@ -104,8 +108,8 @@ def fit(task: Task, config: TrainConfig, workdir: str) -> Result:
         workdir: local or ``gs://`` directory for checkpoints, metrics and logs.
 
     Raises:
-        UserError: anything that cannot work, before time is spent on it; or a loss that is not
-            finite.
+        UserError: anything that cannot work, before time is spent on it; a loss that is not
+            finite; or copies of a parameter that differ, where the config has them compared.
     """
     ledger = Ledger(chips.num_cores())
     mesh = make_mesh(config.mesh)
@@ -142,6 +146,9 @@ def _train(
             resident = to_reside(run.task.train_data.resident, run.mesh)
             train_step, new_window = _compile(run, resident, batch)
             window, key = new_window(), _key(run)
+            check_replicas = None
+            if run.check_every:
+                check_replicas = make_replica_check(run.program.abstract.params, run.mesh)
         journal.begin()
         in_flight: collections.deque[jax.Array] = collections.deque()
         for dispatch, count in enumerate(run.dispatches(start), start=1):
@@ -162,7 +169,10 @@ def _train(
                 journal.record(step, metrics)
             # Processes agree on a dispatch to stop after: not every step ends one.
             preempted = notice.should_stop(dispatch) and step < run.total
-            if preempted or run.due(run.save_every, step):
+            saves = preempted or run.due(run.save_every, step)
+            if check_replicas and (saves or run.due(run.check_every, step)):
+                check_replicas(state.params, step)
+            if saves:
                 with ledger.on("checkpoint"):
                     journal.before_save(state.skipped, step, window)
                     checkpoints.save(step, state, _meta(run, step, ledger))
@@ -194,6 +204,7 @@ def _prepare(task: Task, config: TrainConfig, workdir: epath.Path, mesh: Mesh) -
         log_every=of(config.log_every),
         evaluate_every=of(config.evaluate_every),
         save_every=of(config.checkpoint.every),
+        check_every=0 if config.check_replicas is None else of(config.check_replicas),
         keep_every=None if keep_every is None else of(keep_every),
         evaluators=evaluators,
     )

@@ -52,6 +52,9 @@ class TrainConfig:
             off.
         nonfinite: what a loss or gradient that is not finite leads to: the update is refused, and
             the run goes on ("skip") or ends ("stop").
+        check_replicas: an interval at which, and before every save, the copies of the parameters on
+            different devices are compared; one that differs, by a fault of the hardware, ends the
+            run. None: never.
         init_from: a checkpoint to start from: a run of ours, or a published file.
         steps_per_dispatch: updates per program that the host starts. More than one hides the
             host where a step takes a millisecond; results do not change. Programs end early
@@ -77,4 +80,5 @@ class TrainConfig:
     checkpoint: CheckpointConfig = dataclasses.field(default=CheckpointConfig(), metadata=FREE)
     log_every: str = dataclasses.field(default="50 steps", metadata=FREE)
     evaluate_every: str = dataclasses.field(default="10 percent", metadata=FREE)
+    check_replicas: str | None = dataclasses.field(default=None, metadata=FREE)
     profile: ProfileConfig = dataclasses.field(default=ProfileConfig(), metadata=FREE)
