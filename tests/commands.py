@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[1]
 _SERVER = """
 import json, os, runpy, sys, traceback
 import jax, orbax.checkpoint, tensorboardX, tensorflow_datasets
-import train_jax.main, vit_jax.task, vit_jax.data.digits, sklearn.datasets
+import train_jax.main, vit_jax.task, vit_jax.data.digits, sklearn.datasets, pose_jax.task
 
 def child(request):
     for number, name in ((1, "stdout"), (2, "stderr")):
