@@ -5,12 +5,13 @@
 KEYPOINTS is a file of `python -m pose_jax.prepare` (custom: your own video's detections). The
 result is an .npz without pickled objects:
 
-    meta            JSON: format, skeleton, joints, parents, fps, space, and for every sequence its
-                    subject, action and camera
-    poses/000000    float32 (frames, joints, 3), metres, x right, y down, z forward
+    meta            JSON: format, skeleton, joints, parents, fps, space, checkpoint, and for every
+                    sequence its subject, action and camera
+    poses/000000    float32 (frames, joints, 3), metres, of the first sequence
 
-Poses are relative to the root, which the model cannot place; with a trajectory model they are where
-the camera sees them ("camera"), and in the world where the camera's place is known ("world").
+Poses have the axes of the camera (x right, y down, z forward). Their space is "root": relative to
+the root, which the pose network alone cannot place; with a trajectory network "camera": where the
+camera sees them; and "world" where it is also known where all the cameras stand.
 """
 
 import json

@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_poses
@@ -166,3 +167,36 @@ def test_other_architectures_are_refused(change, message):
 def test_other_joints_are_refused(options, message):
     with pytest.raises(UserError, match=message):
         recognised(tiny_poses.MODEL, state_of(tiny_poses.MODEL), **options)
+
+
+@pytest.mark.parametrize(
+    ("widths", "causal", "total", "first", "last"),
+    [
+        ((3, 3, 3), False, 0.026128447, 1.274543289, -1.235788230),
+        ((3, 3, 3), True, 0.025591647, 1.226377457, -1.154478687),
+        ((3, 5, 3), False, 0.024712327, 1.101683928, -1.127613859),
+        ((3, 5, 3), True, 0.026132929, 1.247415378, -1.300849786),
+    ],
+)
+def test_the_originals_printed_numbers(widths, causal, total, first, last):
+    """Of parameters that are formulas, tensor by tensor in the original's order."""
+    config = TemporalConfig(widths=widths, channels=8, causal=causal)
+    shapes = {name: x.shape for name, x in state_of(config).items()}
+    blocks = 2 * (len(widths) - 1)
+    order = ["expand_bn.weight", "expand_bn.bias", "shrink.weight", "shrink.bias"]
+    order += ["expand_conv.weight", *(f"layers_conv.{i}.weight" for i in range(blocks))]
+    order += [f"layers_bn.{i}.{part}" for i in range(blocks) for part in ("weight", "bias")]
+    state = {}
+    for k, name in enumerate(order):
+        n = np.arange(np.prod(shapes[name]))
+        state[name] = (0.3 * np.sin(0.37 * n + 0.01 * k)).reshape(shapes[name])
+    n = np.arange(8)
+    for bn in ("expand_bn", *(f"layers_bn.{i}" for i in range(blocks))):
+        state[f"{bn}.running_mean"] = 0.1 * np.cos(0.5 * n)
+        state[f"{bn}.running_var"] = 1 + 0.5 * np.sin(0.3 * n)
+    frames = config.receptive_field + 2
+    x = np.sin(0.11 * np.arange(frames * 34)).reshape(1, frames, 17, 2)
+    assert recognised(config, state) == config
+    y, _ = temporal.dilated(config, *from_torch(state), jnp.asarray(x, jnp.float32))
+    np.testing.assert_allclose(np.sum(y), total, atol=1e-4)
+    np.testing.assert_allclose([y[0, 0, 0, 0], y[0, 2, 16, 2]], [first, last], atol=2e-6)
