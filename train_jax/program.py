@@ -80,7 +80,7 @@ class Program:
 
 
 def make_program(task: Task, config: TrainConfig, mesh: Mesh) -> Program:
-    """Derives the step of a run from its config; call it under ``jax.set_mesh(mesh)``.
+    """Derives the step of a run from its config; its devices need not be there.
 
     Raises:
         UserError: what cannot work.
