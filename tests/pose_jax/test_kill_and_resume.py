@@ -16,26 +16,6 @@ from train_jax.hosts import PREEMPTED_EXIT_CODE
 pytestmark = pytest.mark.timeout(300)
 
 STEPS = 40
-# Labelled and unlabelled examples, dropout, epochs of 16 steps; the momentum falls in between.
-EXPERIMENT = """
-import tiny_poses
-from pose_jax.data.views import PoseDataConfig
-from pose_jax.train_config import SemiConfig
-from train_jax.config import to_config_dict
-from train_jax.train_config import CheckpointConfig
-
-def get_config():
-    wild = PoseDataConfig(keypoints="tiny.npz", subjects=("S9",))
-    config = tiny_poses.make_config(
-        semi=SemiConfig(data=wild, warmup="5 steps"),
-        evaluations={"test": PoseDataConfig(keypoints="tiny.npz", subjects=("S11",))},
-        total="%d steps",
-        checkpoint=CheckpointConfig(every="2 steps"),
-        evaluate_every="20 steps",
-        log_every="1 steps",
-    )
-    return to_config_dict(config)
-"""
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +23,7 @@ def command(tmp_path_factory):
     """The command without its working directory."""
     place = tmp_path_factory.mktemp("experiment")
     store.save(place / "tiny.npz", tiny_poses.poses())
-    (place / "semi.py").write_text(EXPERIMENT % STEPS)
-    return "pose_jax.train", f"--config={place / 'semi.py'}", f"--config.data_dir={place}"
+    return "pose_jax.train", f"--config=tests/semi_poses.py:{STEPS}", f"--config.data_dir={place}"
 
 
 def num_lines(workdir):
