@@ -34,15 +34,6 @@ from train_jax.mesh import make_mesh
 from train_jax.sharding import batch_shards, replicated
 from train_jax.stored import find, read_meta
 
-_CHECKPOINT = flags.DEFINE_string("checkpoint", None, "A run's directory, or one checkpoint of it.")
-_BY = flags.DEFINE_enum(
-    "by",
-    "action",
-    ["action", "subject", "subject and action", "camera"],
-    "The columns of the table.",
-)
-_OUTPUT = flags.DEFINE_string("output", None, "A JSON file to write everything to; must not exist.")
-
 ERRORS = {
     "mpjpe": "P1 MPJPE",
     "p_mpjpe": "P2 P-MPJPE",
@@ -71,6 +62,7 @@ def evaluate(config: PoseTrainConfig, checkpoint: str) -> Results:
     }
     for name, views in splits.items():
         _require_fit(lifter, views, name, config)
+        lifter.warn_of_rate(views.fps)
     mesh = make_mesh(config.mesh)
     with jax.set_mesh(mesh):
         weights = jax.device_get((lifter.params, lifter.state))
@@ -158,20 +150,34 @@ def table(results: Mapping[str, Mapping[str, float]], by: str = "action") -> str
 
 def _command() -> int:
     config = main.read_config(PoseTrainConfig)
-    if not _CHECKPOINT.value:
+    given = flags.FLAGS
+    if not given.checkpoint:
         raise UserError("--checkpoint is missing; name a run's directory.")
-    checkpoint, output = _CHECKPOINT.value, _OUTPUT.value
+    checkpoint, output = given.checkpoint, given.output
     if output:
         refuse_existing(output)
         require_writable(epath.Path(output).parent)
     results = evaluate(config, checkpoint)
     if hosts.is_main():
-        sys.stdout.write(table(results, _BY.value))
+        sys.stdout.write(table(results, given.by))
         if output:
             text = json.dumps(record(config, checkpoint, results), indent=2)
             epath.Path(output).write_text(f"{text}\n")
     return 0
 
 
+def _define_flags() -> None:
+    """Not on import, because other commands have flags of the same names."""
+    flags.DEFINE_string("checkpoint", None, "A run's directory, or one checkpoint of it.")
+    flags.DEFINE_enum(
+        "by",
+        "action",
+        ["action", "subject", "subject and action", "camera"],
+        "The columns of the table.",
+    )
+    flags.DEFINE_string("output", None, "A JSON file to write everything to; must not exist.")
+
+
 if __name__ == "__main__":
+    _define_flags()
     main.launch(_command, __doc__ or "")

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 
 from pose_jax.data.evaluation import evaluation_data
 from pose_jax.data.views import View
@@ -52,6 +53,16 @@ class Lifter:
     def has_trajectory(self) -> bool:
         """Whether it estimates where the root is."""
         return TRAJECTORY in self.params
+
+    def warn_of_rate(self, fps: float) -> None:
+        """Logs a warning if motion at this rate looks much faster or slower than in training."""
+        if self.fps and self.model.receptive_field > 1 and abs(fps / self.fps - 1) > 0.1:
+            logging.warning(
+                "The keypoints have %g frames per second, the model was trained at %g; motion will "
+                "look faster or slower to it than it is.",
+                fps,
+                self.fps,
+            )
 
 
 def networks(model: TemporalConfig, *, trajectory: bool) -> dict[str, TemporalConfig]:

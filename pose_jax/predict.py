@@ -24,23 +24,14 @@ from etils import epath
 
 from pose_jax import cameras
 from pose_jax.data import store
-from pose_jax.data.views import PoseDataConfig, Views, in_blocks, select
+from pose_jax.data.framewise import in_blocks
+from pose_jax.data.views import PoseDataConfig, Views, select
 from pose_jax.lifter import Lifter, lift, load_lifter
 from train_jax import command_line, process
 from train_jax.checkpoint import require_writable
 from train_jax.errors import UserError
 
 FORMAT = "pose_jax poses 1"
-
-_CHECKPOINT = flags.DEFINE_string("checkpoint", None, "A run's directory, or one checkpoint of it.")
-_OUTPUT = flags.DEFINE_string("output", None, "The .npz file to write; must not exist.")
-_FLIP = flags.DEFINE_bool("flip", True, "Average with the pose of the mirror image.")
-_LONGEST_SIDE = flags.DEFINE_bool(
-    "longest_side",
-    None,
-    "Normalise pixels by the longest side of the image instead of its width, or not; as in the "
-    "model's training unless given. Use it for upright video and a model trained without.",
-)
 
 
 def predict(
@@ -76,13 +67,7 @@ def predict(
     config = PoseDataConfig(keypoints=keypoints, longest_side=longest_side)
     views = select(poses, config, "keypoints")
     _require_fit(lifter, views, keypoints)
-    if lifter.fps and abs(poses.fps - lifter.fps) > 0.1 * lifter.fps:
-        logging.warning(
-            "The keypoints have %g frames per second, the model was trained at %g; motion will "
-            "look faster or slower to it than it is.",
-            poses.fps,
-            lifter.fps,
-        )
+    lifter.warn_of_rate(views.fps)
     results, space = lift(lifter, views.views, flip=flip), "root"
     if lifter.has_trajectory:
         places = [poses.cameras[view.subject][view.camera] for view in views.views]
@@ -126,7 +111,8 @@ def _require_fit(lifter: Lifter, views: Views, path: str) -> None:
 
 def _command() -> None:
     (keypoints,) = command_line.parse(sys.argv, __doc__ or "", arguments=("KEYPOINTS",))
-    checkpoint, output = _CHECKPOINT.value, _OUTPUT.value
+    given = flags.FLAGS
+    checkpoint, output = given.checkpoint, given.output
     if not checkpoint or not output:
         raise UserError(
             "--checkpoint and --output must both be given; name the model and a file to write."
@@ -134,10 +120,24 @@ def _command() -> None:
     process.set_up()
     logging.set_verbosity(logging.WARNING)
     report = predict(
-        keypoints, checkpoint, output, flip=_FLIP.value, longest_side=_LONGEST_SIDE.value
+        keypoints, checkpoint, output, flip=given.flip, longest_side=given.longest_side
     )
     sys.stdout.write(f"{report}\n")
 
 
+def _define_flags() -> None:
+    """Not on import, because other commands have flags of the same names."""
+    flags.DEFINE_string("checkpoint", None, "A run's directory, or one checkpoint of it.")
+    flags.DEFINE_string("output", None, "The .npz file to write; must not exist.")
+    flags.DEFINE_bool("flip", True, "Average with the pose of the mirror image.")
+    flags.DEFINE_bool(
+        "longest_side",
+        None,
+        "Normalise pixels by the longest side of the image instead of its width, or not; as in the "
+        "model's training unless given. Use it for upright video and a model trained without.",
+    )
+
+
 if __name__ == "__main__":
+    _define_flags()
     sys.exit(command_line.exit_code(_command))

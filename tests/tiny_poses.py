@@ -11,10 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pose_jax import cameras, h36m
+from pose_jax import h36m
 from pose_jax.data import store
+from pose_jax.data.framewise import pixels
 from pose_jax.data.motion import generate
-from pose_jax.data.views import PoseDataConfig, in_blocks
+from pose_jax.data.views import PoseDataConfig
 from pose_jax.lifter import Lifter
 from pose_jax.models import temporal
 from pose_jax.models.config import TemporalConfig
@@ -59,12 +60,7 @@ def poses(takes=None, *, views=2, confidence=False, **changes):
 
 
 def _seen(clip, camera, confidence):
-    def pixels(x):
-        inside = cameras.world_to_camera(x, *cameras.place(camera))
-        screen = cameras.project(inside, cameras.intrinsics(camera))
-        return cameras.to_pixels(screen, width=camera.width, height=camera.height)
-
-    seen = in_blocks(pixels, clip)
+    seen = pixels(clip, camera)
     return np.concatenate([seen, np.full_like(seen[..., :1], 0.9)], -1) if confidence else seen
 
 

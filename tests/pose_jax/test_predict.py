@@ -111,6 +111,12 @@ def test_another_frame_rate_is_worth_a_warning(place, tmp_path, caplog):
     store.save(tmp_path / "slow.npz", video(fps=25.0))
     predict(str(tmp_path / "slow.npz"), str(place / "run"), str(tmp_path / "poses.npz"))
     assert "have 25 frames per second, the model was trained at 50" in caplog.text
+    caplog.clear()
+    # To a network of single frames all rates are the same.
+    single = tiny_poses.lifter(TemporalConfig(widths=(1, 1), channels=8))
+    tiny_poses.save(single, tmp_path / "single")
+    predict(str(tmp_path / "slow.npz"), str(tmp_path / "single"), str(tmp_path / "other.npz"))
+    assert "frames per second" not in caplog.text
 
 
 def faulty(kind, place, directory):
@@ -151,7 +157,7 @@ def faulty(kind, place, directory):
     [
         ("layout", r"has coco17 keypoints, the model reads h36m17; name a model for them"),
         ("positions only", r"wrong\.npz has no 2D keypoints"),
-        ("no views", r"No recording with keypoints is left"),
+        ("no views", r"No frame with keypoints is left"),
         ("confidence", "has no confidences, which the model reads"),
         ("exists", r"wrong\.npz exists already; remove it"),
         ("unwritable", r"wrong\.npz cannot be (written|reached)"),
