@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from pose_jax.data.views import PoseDataConfig, View, Views
+from pose_jax.measure import MeasureConfig
 from pose_jax.models.config import TemporalConfig
 from pose_jax.objective import make_momentum
 from pose_jax.skeletons import H36M_17
@@ -20,10 +21,12 @@ from pose_jax.task import task_of
 from pose_jax.torch_read import read_bin
 from pose_jax.train_config import PoseTrainConfig
 from pose_jax.weights import from_torch
+from train_jax.evaluation import make_evaluator
+from train_jax.mesh import make_mesh
 from train_jax.metrics import empty_window
 from train_jax.optimizers import Adam, make_optimizer
 from train_jax.schedules import ExponentialConfig, make_schedule, steps_of
-from train_jax.sharding import flat_names
+from train_jax.sharding import flat_names, replicated
 from train_jax.state import with_params
 from train_jax.step import make_train_step
 
@@ -35,6 +38,7 @@ CONFIG = PoseTrainConfig(
     optimizer=Adam(amsgrad=True),
     schedule=ExponentialConfig(base=1e-3, factor=0.95),
     order="original",
+    measure=MeasureConfig(flip=False),
 )
 
 
@@ -51,7 +55,8 @@ def task(recorded):
         View("S1", f"Walking {i}", "c", *(recorded[f"{part}/{i}"] for part in ("p2", "p3", "cam")))
         for i in range(4)
     )
-    return task_of(CONFIG, Views(views, H36M_17, H36M_17, 50.0))
+    data = Views(views, H36M_17, H36M_17, 50.0)
+    return task_of(CONFIG, data, evaluations={"training": data})
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +69,7 @@ def schedule(task):
 
 @pytest.fixture(scope="module")
 def trained(request, recorded, task, schedule):
-    """Loss of every step, and the state after steps 1, 10 and the last."""
+    """Loss of every step, and the state after some of them."""
     path = request.path.parents[1] / "data" / "pose" / "trace_supervised_init.bin"
     params, statistics = from_torch(read_bin(path)["model_pos"])
     params, statistics = jax.tree.map(jnp.asarray, ({"pose": params}, {"pose": statistics}))
@@ -78,9 +83,8 @@ def trained(request, recorded, task, schedule):
         window = empty_window(["loss", "gradient_norm", "pose"])
         state, _, loss = step(state, window, jax.random.key(0), resident, batch)
         losses.append(float(loss))
-        if i in (1, 10):
-            states[f"after_step{i}"] = state
-    states["final"] = state
+        if i in (1, 10, 13, 26, 39):
+            states[i] = state
     # Neither another momentum nor another rate is another program.
     assert step._cache_size() == 1  # pyright: ignore[reportAttributeAccessIssue]
     return losses, states
@@ -102,18 +106,30 @@ def test_losses(recorded, trained):
 
 
 @pytest.mark.parametrize(
-    ("when", "atol"), [("after_step1", 2e-5), ("after_step10", 2e-5), ("final", 2e-5)]
+    ("step", "when"), [(1, "after_step1"), (10, "after_step10"), (39, "final")]
 )
-def test_parameters_and_statistics(recorded, trained, when, atol):
+def test_parameters_and_statistics(recorded, trained, step, when):
     wanted = {
         name.removeprefix(f"{when}/"): x
         for name, x in recorded.items()
         if name.startswith(f"{when}/")
     }
     params, statistics = from_torch(wanted)
-    state = trained[1][when]
+    state = trained[1][step]
     for ours, theirs in ((state.params, params), (state.model_state, statistics)):
         ours, theirs = flat_names(ours["pose"]), flat_names(theirs)
         assert ours.keys() == theirs.keys()
         for name, x in theirs.items():
-            np.testing.assert_allclose(ours[name], x, rtol=1e-4, atol=atol, err_msg=name)
+            np.testing.assert_allclose(ours[name], x, rtol=1e-4, atol=2e-5, err_msg=name)
+
+
+def test_errors_after_every_epoch(recorded, task, trained):
+    """Whole sequences by the dilated form, with the statistics of training, frame by frame."""
+    mesh = make_mesh(CONFIG.mesh)
+    with jax.set_mesh(mesh):
+        evaluate = make_evaluator(task.evaluations["training"], mesh)
+        errors = [
+            evaluate(*jax.device_put((state.params, state.model_state), replicated(mesh)))["mpjpe"]
+            for state in (trained[1][step] for step in (13, 26, 39))
+        ]
+    np.testing.assert_allclose(errors, 1000 * recorded["eval_epochs"], rtol=2e-5)

@@ -40,6 +40,19 @@ def test_exponential_decay_is_per_epoch():
 
 
 @pytest.mark.parametrize(
+    ("epochs", "factor", "last"),
+    [(60, 0.95, 4.85e-5), (200, 0.98, 1.79e-5), (1000, 0.996, 1.82e-5)],
+)
+def test_exponential_decay_of_other_runs(epochs, factor, last):
+    """HumanEva's and the semi-supervised runs': the rate of their last epochs."""
+    steps_of = functools.partial(schedules.steps_of, batch_size=64, examples_per_epoch=640)
+    config = schedules.ExponentialConfig(base=1e-3, factor=factor)
+    schedule = schedules.make_schedule(config, 10 * epochs, steps_of)
+    assert float(schedule(10 * epochs - 10)) == float(schedule(10 * epochs - 1))
+    assert float(schedule(10 * epochs - 1)) == pytest.approx(last, abs=5e-8)
+
+
+@pytest.mark.parametrize(
     ("duration", "steps"),
     [
         ("500", 500),
