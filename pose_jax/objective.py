@@ -1,6 +1,5 @@
 """What training minimises: supervised terms, and back-projection for video without labels."""
 
-import dataclasses
 import math
 from collections.abc import Callable, Mapping
 
@@ -43,9 +42,6 @@ def make_loss(
         UserError: the run has no steps, or ends before its unlabelled examples count.
     """
     model, semi = config.model, config.semi
-    networks = {"pose": model}
-    if config.has_trajectory:
-        networks["trajectory"] = dataclasses.replace(model, joints_out=1)
     # A window of one receptive field has a single output: only that is computed.
     single = config.chunk == 1 and not model.dense
     forward = temporal.strided if single else temporal.dilated
@@ -63,7 +59,7 @@ def make_loss(
             x = _paired(x, batch["unlabelled_keypoints"][..., : model.features])
             counted = _paired(labelled, unlabelled)
         outputs, states, others = {}, {}, {}
-        for i, (name, network) in enumerate(networks.items()):
+        for i, (name, network) in enumerate(config.networks.items()):
             training = Training(momentum(step), jax.random.fold_in(key, i), counted)
             outputs[name], states[name] = forward(
                 network, params[name], model_state[name], x, training

@@ -1,9 +1,8 @@
 """A run of ``pose_jax.train`` as the training core sees it."""
 
-import dataclasses
 import functools
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -157,17 +156,17 @@ def _check_keypoints(model: TemporalConfig, views: Views) -> None:
         )
 
 
-def make_init(config: PoseTrainConfig):
+def make_init(config: PoseTrainConfig) -> Callable[[jax.Array], tuple[Params, ModelState]]:
     """A function of a key: parameters and running statistics of all networks of a run."""
 
     def init(key: jax.Array) -> tuple[Params, ModelState]:
-        pose_key, path_key = jax.random.split(key)
-        params, state = temporal.init(config.model, pose_key)
-        all_params, all_states = {"pose": params}, {"pose": state}
-        if config.has_trajectory:
-            path = dataclasses.replace(config.model, joints_out=1)
-            all_params["trajectory"], all_states["trajectory"] = temporal.init(path, path_key)
-        return all_params, all_states
+        keys = jax.random.split(key)
+        made = {
+            name: temporal.init(network, keys[i])
+            for i, (name, network) in enumerate(config.networks.items())
+        }
+        params = {name: one for name, (one, _) in made.items()}
+        return params, {name: state for name, (_, state) in made.items()}
 
     return init
 
@@ -187,7 +186,7 @@ def _require_in_front(views: Views) -> None:
     """Refuses roots whose distance, by which their errors are divided, is none."""
     for view in views.views:
         assert view.positions is not None
-        if not cameras.in_front(view.positions[:, 0]).all():
+        if (view.positions[:, 0, 2] <= cameras.MIN_DEPTH).any():
             raise UserError(
                 f"{view.subject} {view.action!r} is not always in front of camera {view.camera}, "
                 "as the trajectory network needs it; leave the recording out."

@@ -62,7 +62,8 @@ class PoseTrainConfig(TrainConfig):
         evaluations: what is measured, by name.
         measure: how it is measured.
         data_dir: where files with relative paths are.
-        chunk: output frames of an example; 1 decorrelates batch statistics and is fastest.
+        chunk: output frames of an example; 1 decorrelates batch statistics and is fastest. (The
+            original's batch size counts frames, ours examples.)
         flip: whether an epoch has every example a second time, mirrored.
         order: "device" shuffles in the step; "original" is the original implementation's order.
         batch_norm: momentum of the running statistics.
@@ -89,3 +90,9 @@ class PoseTrainConfig(TrainConfig):
     def has_trajectory(self) -> bool:
         """Whether the run trains a trajectory network too."""
         return self.trajectory or self.semi is not None
+
+    @property
+    def networks(self) -> dict[str, TemporalConfig]:
+        """What is trained, by name; the network of the trajectory is of the same size."""
+        path = {"trajectory": dataclasses.replace(self.model, joints_out=1)}
+        return {"pose": self.model, **(path if self.has_trajectory else {})}
