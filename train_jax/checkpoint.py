@@ -197,7 +197,12 @@ class Checkpoints:
             preservation_policy=policies.AnyPreservationPolicy(keep),
             cleanup_tmp_directories=True,
             save_root_metadata=False,
-            async_options=ocp.AsyncOptions(post_finalization_callback=self._on_complete),
+            async_options=ocp.AsyncOptions(
+                post_finalization_callback=self._on_complete,
+                # Made in the background, one that cannot be made leaves threads that wait for it,
+                # for minutes, and the end of the process waits for them.
+                create_directories_asynchronously=False,
+            ),
         )
         return ocp.CheckpointManager(self.directory, options=options)
 
