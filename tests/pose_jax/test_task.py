@@ -88,6 +88,8 @@ def test_video_of_nearly_the_same_rate_and_single_frames_of_any_will_do():
     task_of(config(semi=SEMI, model=model(widths=(1, 1))), views(), unlabelled(fps=10))
     # Detections may have a confidence where the ground truth has none.
     task_of(config(semi=SEMI), views(), unlabelled(channels=3))
+    # Keypoints of both may have another layout than the poses.
+    task_of(config(semi=SEMI), views(COCO_17), unlabelled(COCO_17))
 
 
 @pytest.mark.parametrize(
