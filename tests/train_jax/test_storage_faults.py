@@ -43,11 +43,15 @@ class Faults:
         self.seen = []
         self.first, self.number = None, errno.ENOSPC
         self.once = False
-        self.lock = threading.Lock()
+        self.busy = None
+        self.before = None
+        self.lock = threading.RLock()
         sys.addaudithook(self._hook)
 
     def _hook(self, event, args):
         if self.directory is None or event not in CHANGES or not args:
+            return
+        if self.busy == threading.get_ident():
             return
         if event == "open" and not _writes(*args):
             return
@@ -58,13 +62,21 @@ class Faults:
         with self.lock:
             self.seen.append((event, str(args[0])))
             count = len(self.seen) - 1
+            if self.before is not None:
+                self.busy = threading.get_ident()
+                self.before(count)
+                self.busy = None
         if self.first is not None and (count == self.first if self.once else count >= self.first):
             raise OSError(self.number, os.strerror(self.number), str(args[0]))
 
     @contextlib.contextmanager
-    def below(self, directory, *, first=None, number=errno.ENOSPC, once=False):
-        """Counts the changes; with ``first``, that one and all after it (or it alone) fail."""
+    def below(self, directory, *, first=None, number=errno.ENOSPC, once=False, before=None):
+        """Counts the changes; with ``first``, that one and all after it (or it alone) fail.
+
+        ``before`` is called with the number of each change, before it happens.
+        """
         self.seen, self.first, self.number, self.once = [], first, number, once
+        self.before = before
         self.directory = str(directory)
         try:
             yield self
@@ -184,6 +196,31 @@ def test_a_fault_at_any_stage_is_named_and_leaves_the_checkpoint_before(
         assert_newest_is(directory, 2)
         assert Checkpoints(directory).steps() == [1, 2]
     assert named >= (1 if once else stages // 2)
+
+
+def test_what_a_process_killed_at_any_stage_leaves_behind_is_continued(one_saved, tmp_path):
+    """SIGKILL leaves what lies on the disk at that moment, of which copies are taken."""
+    directory = tmp_path / "checkpoints"
+    shutil.copytree(one_saved, directory)
+
+    def copy(source, target):
+        with contextlib.suppress(FileNotFoundError):  # another thread goes on meanwhile
+            shutil.copy2(source, target)
+
+    def snapshot(number):
+        shutil.copytree(directory, tmp_path / str(number), copy_function=copy)
+
+    with FAULTS.below(directory, before=snapshot) as faults:
+        save(directory, 2)
+    assert len(faults.seen) >= 8
+    for number in range(len(faults.seen)):
+        left = tmp_path / str(number)
+        assert Checkpoints(left).steps() == [1]
+        assert_newest_is(left, 1)
+        save(left, 2)
+        assert_newest_is(left, 2)
+        # What the killed process left behind is gone.
+        assert sorted(path.name for path in left.iterdir()) == ["1", "2"]
 
 
 @pytest.mark.parametrize("limit", [0, 1, 64, 512])
