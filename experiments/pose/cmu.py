@@ -37,7 +37,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
             ),
             data=PoseDataConfig(keypoints="cmu.npz", subjects=("train",), fraction=args["labels"]),
             evaluations={"test": PoseDataConfig(keypoints="cmu.npz", subjects=("test",))},
-            batch_size=128,
+            batch_size=128 if args["labels"] == 1 else 64,
             total="10_000 steps",
             optimizer=recipes.OPTIMIZER,
             # As in the paper's 80 epochs.
