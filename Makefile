@@ -7,7 +7,7 @@ WORKERS ?= 2
 .PHONY: help quickstart test test-all lint types format clean
 
 help:
-	@echo "make quickstart   pre-train, transfer and evaluate a small ViT on real images, on CPU"
+	@echo "make quickstart   train small models of both papers and print their tables, on CPU"
 	@echo "make test         every fast test (PYTHON=python3.12 chooses the interpreter)"
 	@echo "make test-all     the slow ones too"
 	@echo "make lint types   ruff, basedpyright"
