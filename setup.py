@@ -10,6 +10,8 @@ POSE_DATA = ["cdflib>=1.3", "h5py>=3.11", "scipy>=1.14"]
 TEST = [
     "basedpyright==1.40.*",
     "chex>=0.1.91",
+    # The TPU compiler, for plans.
+    "jax[tpu]",
     "pillow>=11",
     "pytest>=8.3",
     "pytest-timeout>=2.3",
@@ -53,6 +55,8 @@ setup(
         # gcsfs: gs:// buckets.
         "tpu": ["jax[tpu]", "gcsfs>=2024.6"],
         "cuda": ["jax[cuda13]"],
+        # The TPU compiler (libtpu, 0.7 GB) on a machine without TPUs: train_jax.plan.
+        "plan": ["jax[tpu]"],
         # Only to *build* those catalogue data sets whose own code needs TensorFlow.
         "tensorflow": ["tensorflow-cpu>=2.21"],
         "pose-data": POSE_DATA,

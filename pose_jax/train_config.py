@@ -70,6 +70,7 @@ class PoseTrainConfig(TrainConfig):
         trajectory: whether a second network estimates where the root is. Semi-supervised training
             needs it, and has it.
         semi: unlabelled video.
+        package: which package the config is of (see train_jax/outline.py).
     """
 
     model: TemporalConfig
@@ -85,6 +86,7 @@ class PoseTrainConfig(TrainConfig):
     batch_norm: BatchNormConfig = dataclasses.field(default_factory=BatchNormConfig)
     trajectory: bool = False
     semi: SemiConfig | None = None
+    package: Literal["pose_jax"] = dataclasses.field(default="pose_jax", metadata=FREE)
 
     @property
     def has_trajectory(self) -> bool:

@@ -11,21 +11,13 @@ from typing import TypeVar
 
 import jax
 from absl import flags
-from ml_collections import config_flags
 
-from train_jax import command_line, hosts, process
+from train_jax import command_line, config_flag, hosts, process
 from train_jax.config import from_config
-from train_jax.errors import UserError
+from train_jax.config_flag import named_config
 
 T = TypeVar("T")
 
-CONFIG = config_flags.DEFINE_config_file(
-    "config",
-    None,
-    "Experiment file with its arguments, such as experiments/vit/pretrain.py:L/16,imagenet21k; "
-    "override its keys with --config.key=value.",
-    lock_config=True,
-)
 _COORDINATOR = flags.DEFINE_string(
     "coordinator",
     None,
@@ -47,7 +39,7 @@ def launch(main: Callable[[], int | None], usage: str, argv: Sequence[str] | Non
     argv = list(sys.argv if argv is None else argv)
 
     def command() -> int | None:
-        command_line.parse(argv, usage, __name__)
+        command_line.parse(argv, usage, config_flag.__name__, __name__)
         process.set_up()
         hosts.initialize(
             coordinator=_COORDINATOR.value,
@@ -86,6 +78,4 @@ def read_config(cls: type[T]) -> T:
     Raises:
         UserError: no ``--config``, or one that is not right.
     """
-    if CONFIG.value is None:
-        raise UserError("--config is missing; name an experiment file, e.g. --config=FILE.py:ARGS.")
-    return from_config(cls, CONFIG.value)
+    return from_config(cls, named_config())

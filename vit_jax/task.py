@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Literal
 
 import jax
 
@@ -34,6 +35,7 @@ class ViTTrainConfig(TrainConfig):
         mixup: p of the Beta(p, p) from which the mixing weight is drawn; 0: off.
         flip: whether images are mirrored at random.
         transfer: what to do with ``init_from`` beyond the paper's rules.
+        package: which package the config is of (see train_jax/outline.py).
     """
 
     model: ViTConfig
@@ -45,6 +47,7 @@ class ViTTrainConfig(TrainConfig):
     mixup: float = 0.0
     flip: bool = True
     transfer: TransferConfig = dataclasses.field(default_factory=TransferConfig)
+    package: Literal["vit_jax"] = dataclasses.field(default="vit_jax", metadata=FREE)
 
 
 def make_task(config: ViTTrainConfig) -> Task:

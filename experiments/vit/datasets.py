@@ -133,4 +133,17 @@ def data_config(
         preprocess=preprocess,
         corrupt=dataset.corrupt,
         randaugment=randaugment,
+        examples=None if source else _examples(dataset, split),
     )
+
+
+def _examples(dataset: Dataset, split: str) -> int | None:
+    """How many examples a split of the published data set has; None if the table does not say."""
+    name, _, part = split.rstrip("]").partition("[")
+    if name != dataset.whole.partition("[")[0]:
+        return None
+    whole, ends = dataset.num_examples, []
+    for text, default in zip((part or ":").split(":"), ("0", str(whole)), strict=True):
+        number = int((text or default).rstrip("%"))
+        ends.append(round(number * whole / 100) if "%" in text else number)
+    return min(ends[1], whole) - ends[0]

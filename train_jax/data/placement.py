@@ -5,6 +5,7 @@ when the tensor axis spans hosts, where several processes hold (and therefore lo
 """
 
 import contextlib
+import math
 import queue
 import threading
 import time
@@ -117,15 +118,25 @@ def to_reside(arrays: Mapping[str, np.ndarray], mesh: jax.sharding.Mesh) -> dict
     """
 
     def place(local: np.ndarray) -> jax.Array:
-        spec = jax.sharding.PartitionSpec()
-        if local.nbytes > REPLICATED_BYTES:
-            spec = jax.sharding.PartitionSpec(mesh.axis_names)
-            short = -len(local) % mesh.size
+        shape = resident_shape(local, mesh)
+        short = shape.shape[0] - len(local)
+        if short:
             local = np.pad(local, [(0, short)] + [(0, 0)] * (local.ndim - 1))
-        sharding = jax.sharding.NamedSharding(mesh, spec)
-        return jax.make_array_from_callback(local.shape, sharding, lambda index: local[index])
+        return jax.make_array_from_callback(local.shape, shape.sharding, lambda index: local[index])
 
     return {name: place(np.asarray(value)) for name, value in arrays.items()}
+
+
+def resident_shape(
+    array: np.ndarray | jax.ShapeDtypeStruct, mesh: jax.sharding.Mesh
+) -> jax.ShapeDtypeStruct:
+    """Shape and sharding of an array under :func:`to_reside`."""
+    shape, spec = array.shape, jax.sharding.PartitionSpec()
+    if math.prod(shape) * array.dtype.itemsize > REPLICATED_BYTES:
+        spec = jax.sharding.PartitionSpec(mesh.axis_names)
+        shape = (-(-shape[0] // mesh.size) * mesh.size, *shape[1:])
+    sharding = jax.sharding.NamedSharding(mesh, spec)
+    return jax.ShapeDtypeStruct(shape, array.dtype, sharding=sharding)
 
 
 class Prefetch(Generic[T]):

@@ -53,6 +53,7 @@ class DataConfig:
         workers: processes that decode, instead of threads; 0 for none. Threads suffice for about
             eight busy cores.
         cache_mib: memory for decoded pictures; data sets that fit are decoded once.
+        examples: how many there are, for plans that are made where the data are not.
     """
 
     source: str
@@ -70,6 +71,7 @@ class DataConfig:
     threads: int = dataclasses.field(default=0, metadata=FREE)
     workers: int = dataclasses.field(default=0, metadata=FREE)
     cache_mib: int = dataclasses.field(default=256, metadata=FREE)
+    examples: int | None = dataclasses.field(default=None, metadata=FREE)
 
 
 @functools.lru_cache(maxsize=16)

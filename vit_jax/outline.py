@@ -1,0 +1,101 @@
+"""A run of ``vit_jax.train`` without its data, for ``train_jax.plan``."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from train_jax.data.dataset import TrainData
+from train_jax.errors import UserError
+from train_jax.outline import Outline, Published
+from train_jax.task import Task
+from vit_jax.flops import multiply_adds
+from vit_jax.models import api
+from vit_jax.models.variants import config_for
+from vit_jax.task import ViTTrainConfig, image_shape, make_loss
+
+CONFIG = ViTTrainConfig
+
+# Of data sets with several labels per image (vit_jax/data/sources.py).
+_MAX_LABELS = 16
+
+#: ViT paper, Tables 2 and 6: pre-training on JFT-300M at 224: variant, epochs -> thousands of
+#: TPUv3-core-days, exaFLOP.
+PUBLISHED = {
+    ("B/32", 7): (None, 55),
+    ("B/16", 7): (None, 224),
+    ("L/32", 7): (None, 196),
+    ("L/16", 7): (None, 783),
+    ("L/16", 14): (0.68, 1567),
+    ("H/14", 14): (2.5, 4262),
+    ("R50+B/32", 7): (None, 106),
+    ("R50+B/16", 7): (None, 274),
+    ("R50+L/32", 7): (None, 246),
+    ("R50+L/16", 7): (None, 859),
+    ("R50+L/16", 14): (None, 1668),
+}
+
+
+def outline(config: ViTTrainConfig) -> Outline:
+    """The task of a config, and the shapes of its batches.
+
+    Raises:
+        UserError: the model does not fit the images, or the length of an epoch is not known.
+    """
+    model, shape = config.model, image_shape(config.data)
+    model.grid(shape)
+    task = Task(
+        init=lambda key: (api.init(model, key, shape), {}),
+        loss=make_loss(config),
+        train_data=TrainData(config.batch_size, _examples(config), "outline", _no_data),
+        evaluations={},
+        param_rules=api.param_rules(model, shape),
+    )
+    several = config.loss == "sigmoid"
+    labels = config.data.max_labels or (_MAX_LABELS if several else 1)
+    return Outline(
+        task=task,
+        resident={},
+        batch={
+            "image": jax.ShapeDtypeStruct((config.batch_size, *shape), np.uint8),
+            "labels": jax.ShapeDtypeStruct((config.batch_size, labels), np.int32),
+        },
+        multiply_adds=multiply_adds(model, shape),
+        choices={"model.remat": ("names", "dots", "full")},
+        published=_published(config, shape),
+    )
+
+
+def _no_data(step: int, rows: np.ndarray) -> Iterator[Any]:
+    raise AssertionError("an outline has no data")
+
+
+def _examples(config: ViTTrainConfig) -> int:
+    data = config.data
+    if data.shots is not None:
+        return data.shots * (len(data.classes) if data.classes else config.model.num_classes)
+    if data.examples is not None:
+        return data.examples
+    if re.search("epoch|example", config.total):
+        raise UserError(
+            f"How many examples {data.source} ({data.split}) has is not known, and the run is of "
+            f"{config.total}; add --config.data.examples=N."
+        )
+    return config.batch_size
+
+
+def _published(config: ViTTrainConfig, shape: tuple[int, ...]) -> tuple[Published, ...]:
+    if "jft300m" not in config.data.source or shape[:2] != (224, 224):
+        return ()
+    for (variant, epochs), (thousand_days, exaflop) in PUBLISHED.items():
+        model = config_for(variant)
+        fields = ("patch_size", "width", "depth", "mlp_dim", "num_heads", "stem")
+        same = all(getattr(model, name) == getattr(config.model, name) for name in fields)
+        if same and config.total == f"{epochs} epochs":
+            found = [Published("exaflop", exaflop, "ViT paper, Table 6")]
+            if thousand_days is not None:
+                found.append(Published("v3_core_days", 1000 * thousand_days, "ViT paper, Table 2"))
+            return tuple(found)
+    return ()
