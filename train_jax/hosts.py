@@ -15,6 +15,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 import jax
+import numpy as np
 from absl import logging
 from jax.experimental import multihost_utils
 
@@ -102,7 +103,8 @@ def all_agree(mine: bool) -> bool:
     """Whether `mine` is true on every process; all of them get the same answer."""
     if jax.process_count() == 1:
         return mine
-    return bool(multihost_utils.process_allgather(jax.numpy.asarray(mine)).all())
+    # Not an array of JAX: under a mesh that would be one of all processes, which is not gathered.
+    return bool(multihost_utils.process_allgather(np.asarray(mine)).all())
 
 
 def is_lost_process(error: BaseException) -> bool:

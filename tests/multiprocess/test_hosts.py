@@ -19,6 +19,7 @@ def test_two_processes_are_one_run(tmp_path):
         assert each["processes"] == 2
         assert each["devices"] == 4
         assert each["all agree"] is True
+        assert each["all agree in a run"] is True
         assert each["one does not"] is False
 
 

@@ -61,7 +61,10 @@ def is_our_state(state: Any) -> bool:
 
 def who_am_i() -> dict[str, Any]:
     hosts.barrier("all here")
+    with jax.set_mesh(mesh_of_all()):  # as in a run
+        agree_in_a_run = hosts.all_agree(True)
     return {
+        "all agree in a run": agree_in_a_run,
         "process": jax.process_index(),
         "processes": jax.process_count(),
         "devices": jax.device_count(),
@@ -189,6 +192,51 @@ def load_images(data_dir: str, shape: list[int]) -> dict[str, Any]:
         for batch in batches:
             counted, steps = counted + int(count(batch["mask"])), steps + 1
     return {"rows": rows.tolist(), "checks": checks, "counted": counted, "steps": steps}
+
+
+def train_toy(workdir: str, fsdp: int, pause_s: float = 0) -> dict[str, Any]:
+    """A run of 20 steps, all of them logged, as a command would do it.
+
+    Args:
+        workdir: continued where it holds a checkpoint, of which there is one every 4 steps.
+        fsdp: over how many devices the kernel is split.
+        pause_s: before every batch; "stepping" is printed after a few.
+    """
+    import dataclasses
+
+    import toy
+
+    from train_jax import main, sharding
+    from train_jax.loop import fit
+    from train_jax.mesh import MeshConfig, make_mesh
+    from train_jax.program import make_program
+    from train_jax.train_config import CheckpointConfig
+
+    sharding.MIN_FSDP_SIZE = 0
+    task = toy.make_task()
+
+    def start(first, rows):
+        for step, batch in enumerate(task.train_data.start(first, rows), start=first):
+            time.sleep(pause_s)
+            if step == first + 5:
+                print("stepping", flush=True)
+            yield batch
+
+    config = toy.make_config(
+        mesh=MeshConfig(fsdp=fsdp),
+        log_every="1 steps",
+        checkpoint=CheckpointConfig(every="4 steps", keep_last=10),
+    )
+    slowly = dataclasses.replace(task, train_data=dataclasses.replace(task.train_data, start=start))
+    kernel = make_program(task, config, make_mesh(config.mesh)).abstract.params["dense"]["kernel"]
+
+    def command() -> int:
+        result = fit(slowly, config, workdir)
+        report = {"step": result.step, "spec": list(kernel.sharding.spec)}
+        Path(sys.argv[4]).write_text(json.dumps(report))
+        return hosts.PREEMPTED_EXIT_CODE if result.preempted else 0
+
+    sys.exit(main._run(command))
 
 
 def die_or_wait(seconds: float) -> None:
