@@ -107,6 +107,13 @@ def all_agree(mine: bool) -> bool:
     return bool(multihost_utils.process_allgather(np.asarray(mine)).all())
 
 
+def from_main(number: int) -> int:
+    """The number that process 0 gives, on every process."""
+    if jax.process_count() == 1:
+        return number
+    return int(multihost_utils.broadcast_one_to_all(np.int32(number)))
+
+
 def is_lost_process(error: BaseException) -> bool:
     """Whether an exception says that another process of the run is gone."""
     text = str(error)

@@ -13,6 +13,7 @@ from etils import epath
 from train_jax import hosts
 from train_jax.budget import Ledger
 from train_jax.errors import UserError
+from train_jax.ledger_file import LedgerFile
 from train_jax.metrics import NEVER, Window, to_floats
 from train_jax.schedules import Schedule
 from train_jax.writers import Progress, Writers
@@ -37,8 +38,9 @@ class Journal:
         active = hosts.is_main()
         self._writers = Writers(workdir, resumed_at=start, active=active)
         self._progress = Progress(total=total, unit=unit, active=active)
+        self._signs = LedgerFile(workdir, ledger)
         self._ledger, self._unit, self._batch_size = ledger, unit, batch_size
-        self._start, self._total = start, total
+        self._start, self._total, self._step = start, total, start
         self._learning_rate, self._stop = learning_rate, stop_on_nonfinite
         self._pending: tuple[int, Window, dict[str, float]] | None = None
         self._began = self._mark = (start, 0.0)
@@ -48,10 +50,16 @@ class Journal:
 
     def __exit__(self, *_: object) -> None:
         self._writers.close()
+        self._signs.note(self._step, at_once=True)
 
     def begin(self) -> None:
         """Starts the clock of the rates: everything is compiled."""
         self._began = self._mark = (self._start, self._ledger.stepping_seconds())
+        self._signs.note(self._start)
+
+    def reached(self, step: int) -> None:
+        """Takes note that a step is done."""
+        self._step = step
 
     def log(self, step: int, window: Window, *, unreadable: int = 0) -> None:
         """Takes the window that ends at ``step``, and writes the one before.
@@ -62,6 +70,7 @@ class Journal:
             unreadable: training examples that this process could not read so far.
         """
         self._write_pending()
+        self._signs.note(step)
         done, seconds = self._mark
         self._mark = (step, self._ledger.stepping_seconds())
         per_second = (step - done) * self._batch_size / max(self._mark[1] - seconds, 1e-9)
@@ -69,7 +78,8 @@ class Journal:
             f"{self._unit}_per_second": per_second,
             f"{self._unit}_per_second_per_core": per_second / self._ledger.cores,
             "eta_seconds": (self._total - step) * self._batch_size / max(per_second, 1e-9),
-            "core_days": self._ledger.core_days(),
+            "goodput": (spent := self._ledger.spent()).goodput(),
+            **{f"core_days/{chip}": days for chip, days in spent.core_days().items()},
         }
         if unreadable:
             values["unreadable_examples"] = unreadable
@@ -78,6 +88,7 @@ class Journal:
     def record(self, step: int, metrics: dict[str, float]) -> None:
         """Writes the results of an evaluation."""
         self._write_pending()
+        self._signs.note(step)
         self._writers.write(step, metrics)
         results = "  ".join(f"{name} {value:.5g}" for name, value in metrics.items())
         logging.info("After step %d: %s", step, results)

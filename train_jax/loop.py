@@ -1,7 +1,7 @@
 """The story of a run, from top to bottom.
 
-Restore or begin; then, for every step: next batch -> update -> log? -> evaluate? -> check the
-copies? -> save? -> stop?
+Restore or begin; then, for every step: next batch -> update -> log? -> budget spent? -> evaluate?
+-> check the copies? -> save? -> stop?
 That order is an invariant. A step is done when its update is; everything that follows refers to the
 updated state, so that a run that was stopped after any step continues as if it had not been. A
 dispatch is a program of one or several steps; it ends wherever something follows.
@@ -16,31 +16,28 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
-import numpy as np
 from absl import logging
 from etils import epath
 from jax.sharding import Mesh
 
-from train_jax import chips, hosts
-from train_jax.budget import Ledger
+from train_jax import hosts
+from train_jax.budget import Ledger, Limit, Spent, make_limit, spent_of
 from train_jax.checkpoint import Checkpoints, DamagedCheckpoint, read_meta, require_writable
 from train_jax.config import differences, identity, to_dict
-from train_jax.data.placement import local_rows, prefetch, to_reside
+from train_jax.data.placement import to_reside
+from train_jax.dispatch import DISPATCHES_IN_FLIGHT, compile_program, start_batches
 from train_jax.errors import UserError
 from train_jax.evaluation import Evaluator, make_evaluator
 from train_jax.journal import Journal
+from train_jax.ledger_file import read_sign_of_life
 from train_jax.mesh import make_mesh
 from train_jax.program import Program, make_program
 from train_jax.replicas import make_replica_check
-from train_jax.sharding import batch_sharding, replicated, sharding_table
+from train_jax.sharding import replicated, sharding_table
 from train_jax.state import TrainState, initial_state, step_key
 from train_jax.stored import as_path
 from train_jax.task import Task
 from train_jax.train_config import TrainConfig
-
-# The device always has a dispatch to do while the host prepares the next, and the host never runs
-# further ahead than that: batches that wait on the device cost memory.
-DISPATCHES_IN_FLIGHT = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,15 +48,24 @@ class Result:
         step: steps done.
         metrics: the last evaluation, as ``split/metric``.
         examples_per_second: over the steps of this process, evaluations and saves excluded.
-        core_seconds: by kind (see ``budget``), earlier processes of the run included.
+        spent: what it cost, earlier processes of the run included: core-seconds by chip and kind,
+            core-days, goodput (see ``budget``).
         preempted: True where a stop was asked for; the run continues when started again.
+        over_budget: True where ``config.budget`` was spent before the last step. The state is
+            saved, the schedule is not at its end; with a higher budget the run continues.
     """
 
     step: int
     metrics: dict[str, float]
     examples_per_second: float
-    core_seconds: dict[str, float]
-    preempted: bool
+    spent: Spent
+    preempted: bool = False
+    over_budget: bool = False
+
+    @property
+    def core_seconds(self) -> dict[str, float]:
+        """By kind, over all chips."""
+        return self.spent.by_kind()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +84,7 @@ class _Run:
     check_every: int
     keep_every: int | None
     evaluators: Mapping[str, Evaluator]
+    limit: Limit | None
 
     def due(self, every: int, step: int) -> bool:
         """Whether something with this interval (0: never but at the end) happens after ``step``."""
@@ -111,13 +118,16 @@ def fit(task: Task, config: TrainConfig, workdir: str) -> Result:
         UserError: anything that cannot work, before time is spent on it; a loss that is not
             finite; or copies of a parameter that differ, where the config has them compared.
     """
-    ledger = Ledger(chips.num_cores())
+    ledger = Ledger.of_this_machine()
     mesh = make_mesh(config.mesh)
     with jax.set_mesh(mesh), hosts.StopNotice() as notice:
-        run = _prepare(task, config, as_path(workdir), mesh)
+        run = _prepare(task, config, as_path(workdir), mesh, ledger)
         with _checkpoints(run) as checkpoints:
             state = _restore_or_begin(run, checkpoints, ledger)
-            return _train(run, state, checkpoints, notice, ledger)
+            result = _train(run, state, checkpoints, notice, ledger)
+    if hosts.is_main():
+        logging.info("Spent by step %d: %s.", result.step, result.spent.summary())
+    return result
 
 
 def _train(
@@ -135,16 +145,17 @@ def _train(
         stop_on_nonfinite=run.config.nonfinite == "stop",
     )
     metrics, step, preempted = {}, start, False
-    if start == run.total:
+    over = start < run.total and _is_over_budget(run, start, ledger)
+    if start == run.total or over:
         with ledger.on("evaluate"):
             metrics = _evaluate(run.evaluators, state)
-        return Result(start, metrics, 0.0, ledger.core_seconds(), False)
-    with journal, _batches(run, start) as batches:
+        return Result(start, metrics, 0.0, ledger.spent(), over_budget=over)
+    with journal, start_batches(run.program, start, run.dispatches(start)) as batches:
         with ledger.on("start"):
             batch = next(batches)
         with ledger.on("compile"):
             resident = to_reside(run.task.train_data.resident, run.mesh)
-            train_step, new_window = _compile(run, resident, batch)
+            train_step, new_window = compile_program(run.program, resident, batch)
             window, key = new_window(), _key(run)
             check_replicas = None
             if run.check_every:
@@ -155,6 +166,7 @@ def _train(
             _profile(run, step)
             state, window, loss = train_step(state, window, key, resident, batch, count)
             step += count
+            journal.reached(step)
             in_flight.append(loss)
             if len(in_flight) >= DISPATCHES_IN_FLIGHT:
                 jax.block_until_ready(in_flight.popleft())
@@ -163,13 +175,14 @@ def _train(
                 unreadable = len(run.task.train_data.skipped())
                 journal.log(step, window, unreadable=unreadable)
                 window = new_window()
-            if run.due(run.evaluate_every, step):
+                over = step < run.total and _is_over_budget(run, step, ledger)
+            if over or run.due(run.evaluate_every, step):
                 with ledger.on("evaluate"):
                     metrics = _evaluate(run.evaluators, state)
                 journal.record(step, metrics)
             # Processes agree on a dispatch to stop after: not every step ends one.
-            preempted = notice.should_stop(dispatch) and step < run.total
-            saves = preempted or run.due(run.save_every, step)
+            preempted = notice.should_stop(dispatch) and step < run.total and not over
+            saves = preempted or over or run.due(run.save_every, step)
             if check_replicas and (saves or run.due(run.check_every, step)):
                 check_replicas(state.params, step)
             if saves:
@@ -178,16 +191,34 @@ def _train(
                     checkpoints.save(step, state, _meta(run, step, ledger))
             if preempted:
                 logging.info("Stopping as asked after step %d, which is saved.", step)
+            if preempted or over:
                 break
             if step < run.total:
                 batch = _next_batch(batches, loss, ledger)
         journal.finish()
         with ledger.on("checkpoint"):
             checkpoints.wait()
-    return Result(step, metrics, journal.rate(step), ledger.core_seconds(), preempted)
+    return Result(step, metrics, journal.rate(step), ledger.spent(), preempted, over)
 
 
-def _prepare(task: Task, config: TrainConfig, workdir: epath.Path, mesh: Mesh) -> _Run:
+def _is_over_budget(run: _Run, step: int, ledger: Ledger) -> bool:
+    """Whether the budget is spent before the last step: the same answer on all processes."""
+    if run.limit is None or not hosts.from_main(int(run.limit.share(ledger.spent()) >= 1)):
+        return False
+    if hosts.is_main():
+        logging.warning(
+            "The budget of %s is spent: the run ends after step %d of %d, before the end of its "
+            "schedule. Raise config.budget and start again to go on.",
+            run.limit.text,
+            step,
+            run.total,
+        )
+    return True
+
+
+def _prepare(
+    task: Task, config: TrainConfig, workdir: epath.Path, mesh: Mesh, ledger: Ledger
+) -> _Run:
     """Derives what the run needs from its config, and refuses what cannot work."""
     program = make_program(task, config, mesh)
     of, keep_every = program.steps_of, config.checkpoint.keep_every
@@ -207,6 +238,7 @@ def _prepare(task: Task, config: TrainConfig, workdir: epath.Path, mesh: Mesh) -
         check_every=0 if config.check_replicas is None else of(config.check_replicas),
         keep_every=None if keep_every is None else of(keep_every),
         evaluators=evaluators,
+        limit=make_limit(config.budget, ledger.chip),
     )
     require_writable(workdir)
     return run
@@ -224,6 +256,7 @@ def _restore_or_begin(run: _Run, checkpoints: Checkpoints, ledger: Ledger) -> Tr
     """The newest saved state, or a fresh one."""
     program = run.program
     abstract = program.abstract
+    last = read_sign_of_life(run.workdir)
     with ledger.on("start"):
         if checkpoints.latest_step() is not None:
             # Before the arrays: what differs is said of keys, not of shapes.
@@ -234,10 +267,11 @@ def _restore_or_begin(run: _Run, checkpoints: Checkpoints, ledger: Ledger) -> Tr
             if run.task.transfer is None:
                 logging.info("Starting from random parameters: config.init_from is not set.")
             state = initial_state(run.task, program.optimizer, abstract, run.config.seed)
+            ledger.carry(Spent().after_loss(0, last))
         else:
             state, meta = found
             _refuse_other_run(run, meta)
-            ledger.carry(meta["core_seconds"])
+            ledger.carry(spent_of(meta).after_loss(meta["step"], last))
             logging.info("Continuing after step %d of %s.", meta["step"], run.workdir)
     if hosts.is_main():
         text = json.dumps(to_dict(run.config), indent=2)
@@ -273,33 +307,9 @@ def _meta(run: _Run, step: int, ledger: Ledger) -> dict[str, Any]:
             "config": identity(run.config),
             "data": run.task.train_data.fingerprint,
         },
-        "core_seconds": ledger.core_seconds(),
+        "spent": ledger.spent().to_json(),
         **run.task.about,
     }
-
-
-def _batches(run: _Run, start: int):
-    """Global batches from step ``start`` on, placed on the mesh, a few ahead of their use.
-
-    One item for every dispatch; with several steps each, their batches are stacked, and a shorter
-    dispatch is filled up, so that one program serves all.
-    """
-    sharding, most = batch_sharding(run.mesh), run.config.steps_per_dispatch
-    rows = local_rows(sharding, run.config.batch_size)
-    batches = run.task.train_data.start(start, rows)
-    if most > 1:
-        batches = _stacked(batches, run.dispatches(start), most)
-    return prefetch(batches, sharding, run.config.batch_size, stacked=most > 1)
-
-
-def _stacked(
-    batches: Iterator[Mapping[str, np.ndarray]], counts: Iterator[int], most: int
-) -> Iterator[dict[str, np.ndarray]]:
-    with contextlib.closing(batches):  # pyright: ignore[reportArgumentType]
-        for count in counts:
-            group = [next(batches) for _ in range(count)]
-            group += [group[-1]] * (most - count)
-            yield {name: np.stack([batch[name] for batch in group]) for name in group[0]}
 
 
 def _next_batch(batches: Iterator[Any], last_loss: jax.Array, ledger: Ledger) -> Any:
@@ -313,18 +323,6 @@ def _next_batch(batches: Iterator[Any], last_loss: jax.Array, ledger: Ledger) ->
 
 def _key(run: _Run) -> jax.Array:
     return jax.device_put(step_key(run.config.seed), replicated(run.mesh))
-
-
-def _compile(run: _Run, resident: Any, batch: Any):
-    """The compiled steps for batches like this one, and a maker of empty windows for its metrics.
-
-    The first takes (state, window, key, resident data, batch, number of steps).
-    """
-    lowered, new_window = run.program.lower(resident, batch)
-    compiled = lowered.compile()
-    if not run.program.several:
-        return lambda *args: compiled(*args[:-1]), new_window
-    return lambda *args: compiled(*args[:-1], np.int32(args[-1])), new_window
 
 
 def _evaluate(evaluators: Mapping[str, Evaluator], state: TrainState) -> dict[str, float]:

@@ -20,6 +20,9 @@ from train_jax.errors import UserError
 Schedule = Callable[[jax.typing.ArrayLike], jax.Array]
 """step, an int32 scalar counted from 0 -> learning rate, a float32 scalar."""
 
+BUDGET = "budget"
+"""In place of a duration: as long as ``config.budget`` affords (see ``settle``)."""
+
 _DURATION = re.compile(
     r"\s*(?P<number>\d[\d_]*(\.\d+)?(e\+?\d{1,2})?)\s*"
     r"(?P<unit>|steps?|epochs?|examples?|percent|%)\s*",
@@ -124,6 +127,11 @@ def steps_of(
     Raises:
         UserError: the text is not a duration, or what its unit refers to is not known here.
     """
+    if str(duration).strip().lower() == BUDGET:
+        raise UserError(
+            "The length of a run that is 'budget' is measured when vit_jax.train or pose_jax.train "
+            "starts it; give config.total in steps or epochs here."
+        )
     match = _DURATION.fullmatch(str(duration))
     if match is None:
         raise UserError(

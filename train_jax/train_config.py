@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Literal
 
+from train_jax.budget import BudgetConfig
 from train_jax.config import FREE
 from train_jax.mesh import MeshConfig
 from train_jax.optimizers import OptimizerConfig
@@ -43,7 +44,8 @@ class TrainConfig:
 
     Attributes:
         batch_size: examples per update, over all devices of all hosts.
-        total: the length of the run, a duration ("90 epochs").
+        total: the length of the run, a duration ("90 epochs"); or "budget": what ``budget``
+            affords.
         optimizer: see ``optimizers``.
         schedule: the learning rate, see ``schedules``.
         seed: decides initial parameters, data order and dropout.
@@ -64,6 +66,7 @@ class TrainConfig:
         log_every: interval of log lines.
         evaluate_every: interval of evaluations; the end of a run is always evaluated.
         profile: a window to profile.
+        budget: what the run may cost.
     """
 
     batch_size: int
@@ -82,3 +85,4 @@ class TrainConfig:
     evaluate_every: str = dataclasses.field(default="10 percent", metadata=FREE)
     check_replicas: str | None = dataclasses.field(default=None, metadata=FREE)
     profile: ProfileConfig = dataclasses.field(default=ProfileConfig(), metadata=FREE)
+    budget: BudgetConfig = dataclasses.field(default=BudgetConfig(), metadata=FREE)

@@ -102,7 +102,7 @@ class Progress:
         Args:
             step: steps done.
             values: the last record: ``loss``, ``{unit}_per_second``,
-                ``{unit}_per_second_per_core``.
+                ``{unit}_per_second_per_core``, ``goodput``.
             shares: of the time of this process, by kind (see ``budget``).
         """
         if not self._active:
@@ -114,7 +114,8 @@ class Progress:
         text = (
             f"step {step}/{self._total}  loss {values.get('loss', float('nan')):.4f}  "
             f"{rate:.4g} {self._unit}/s/core  "
-            f"ETA {duration(values.get('eta_seconds', 0.0))}  {lost}"
+            f"ETA {duration(values.get('eta_seconds', 0.0))}  {lost}  "
+            f"goodput {values.get('goodput', 0.0):.0%}"
         )
         if self._bar:
             filled = round(20 * step / self._total)

@@ -40,7 +40,7 @@ def test_a_run_learns_logs_evaluates_and_saves(tmp_path):
     meta = read_meta(tmp_path)
     assert meta["step"] == 60
     assert meta["config"]["total"] == "60 steps"
-    assert sum(meta["core_seconds"].values()) > 0
+    assert meta["spent"]["core_seconds"]["cpu"]["train"] > 0
     assert json.loads((tmp_path / "config.json").read_text())["batch_size"] == 16
 
 

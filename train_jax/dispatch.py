@@ -1,0 +1,61 @@
+"""What the host hands to the devices: batches, and the compiled program that takes them."""
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from train_jax.data.placement import Prefetch, local_rows, prefetch
+from train_jax.program import Program
+from train_jax.sharding import batch_sharding
+
+# The device always has a dispatch to do while the host prepares the next, and the host never runs
+# further ahead than that: batches that wait on the device cost memory.
+DISPATCHES_IN_FLIGHT = 2
+
+#: (state, window, key, resident data, batch, number of steps) -> (state, window, loss).
+CompiledStep = Callable[..., tuple[Any, Any, jax.Array]]
+
+
+def start_batches(
+    program: Program, start: int, counts: Iterable[int]
+) -> Prefetch[dict[str, jax.Array]]:
+    """Global batches from step ``start`` on, placed on the mesh, a few ahead of their use.
+
+    One item for every dispatch; with several steps each, their batches are stacked, and a shorter
+    dispatch is filled up, so that one program serves all.
+
+    Args:
+        program: what takes the batches.
+        start: the first step.
+        counts: the number of steps of each dispatch.
+    """
+    config, sharding = program.config, batch_sharding(program.mesh)
+    rows = local_rows(sharding, config.batch_size)
+    batches = program.task.train_data.start(start, rows)
+    if program.several:
+        batches = _stacked(batches, counts, config.steps_per_dispatch)
+    return prefetch(batches, sharding, config.batch_size, stacked=program.several)
+
+
+def _stacked(
+    batches: Iterator[Mapping[str, np.ndarray]], counts: Iterable[int], most: int
+) -> Iterator[dict[str, np.ndarray]]:
+    with contextlib.closing(batches):  # pyright: ignore[reportArgumentType]
+        for count in counts:
+            group = [next(batches) for _ in range(count)]
+            group += [group[-1]] * (most - count)
+            yield {name: np.stack([batch[name] for batch in group]) for name in group[0]}
+
+
+def compile_program(
+    program: Program, resident: Any, batch: Any
+) -> tuple[CompiledStep, Callable[[], Any]]:
+    """The compiled steps for batches like this one, and a maker of empty windows of metrics."""
+    lowered, new_window = program.lower(resident, batch)
+    compiled = lowered.compile()
+    if not program.several:
+        return lambda *args: compiled(*args[:-1]), new_window
+    return lambda *args: compiled(*args[:-1], np.int32(args[-1])), new_window
