@@ -127,8 +127,9 @@ def lift(lifter: Lifter, views: Sequence[View], *, flip: bool = True) -> list[np
     data = evaluation_data(views, lifter.model, shards=batch_shards(mesh))
 
     @jax.jit
-    def poses(params: Any, state: Any, resident: Any, batch: Any) -> jax.Array:
-        x = data.expand(resident, batch)["keypoints"]
+    def poses(params: Any, state: Any, resident: Any, batch: Any) -> tuple[jax.Array, ...]:
+        pieces = data.expand(resident, batch)
+        x = pieces["keypoints"]
         results = [
             estimate(
                 network,
@@ -142,7 +143,8 @@ def lift(lifter: Lifter, views: Sequence[View], *, flip: bool = True) -> list[np
             for name, network in networks(lifter.model, trajectory=lifter.has_trajectory).items()
         ]
         # The first pose of a piece is the one before it, which only velocities need.
-        return functools.reduce(jnp.add, results)[:, 1:]
+        y = functools.reduce(jnp.add, results)[:, 1:]
+        return y, pieces["view"], pieces["frame"], pieces["mask"]
 
     results = [np.empty((len(v.keypoints), lifter.model.joints_out, 3), np.float32) for v in views]
     with jax.set_mesh(mesh):
@@ -150,8 +152,8 @@ def lift(lifter: Lifter, views: Sequence[View], *, flip: bool = True) -> list[np
         resident, sharding = to_reside(data.resident, mesh), batch_sharding(mesh)
         for batch in data.start(np.arange(data.batch_size)):
             placed = to_device(batch, sharding, data.batch_size)
-            piece = np.asarray(poses(params, state, resident, placed))
-            for i in np.flatnonzero(batch["mask"]):
-                whole, first = results[batch["view"][i]], batch["first"][i]
-                whole[first : first + piece.shape[1]] = piece[i, : len(whole) - first]
+            y, view, frame, mask = map(np.asarray, poses(params, state, resident, placed))
+            y, view, frame = y[mask], view[mask], frame[mask]
+            for i in np.unique(view):
+                results[i][frame[view == i]] = y[view == i]
     return results

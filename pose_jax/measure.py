@@ -127,10 +127,9 @@ def make_evaluation(
             errors["trajectory"] = losses.mpjpe_each(z[:, 1:], root[:, 1:])
 
         def by_view(values: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
-            zeros = jnp.zeros(num_views, jnp.float32)
-            total = jnp.where(mask, values, 0.0).sum(1)
-            count = mask.sum(1, dtype=jnp.float32)
-            return zeros.at[batch["view"]].add(total), zeros.at[batch["view"]].add(count)
+            zeros, view = jnp.zeros(num_views, jnp.float32), batch["view"]
+            total = zeros.at[view].add(jnp.where(mask, values, 0.0))
+            return total, zeros.at[view].add(mask.astype(jnp.float32))
 
         return {
             name: by_view(error, batch["moving"] if name == "mpjve" else batch["mask"])

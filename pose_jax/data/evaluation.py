@@ -1,10 +1,11 @@
-"""Evaluation data: whole sequences in pieces of one length, so that one program measures them all.
+"""Evaluation data: all sequences as one, in pieces of one length, so that one program measures all.
 
 No convolution of the network pads, so a piece with its context gives the very poses that the whole
-sequence gives. Pieces overlap by one pose, from which the first velocity of a piece is computed.
+sequence gives. Pieces do not end where sequences do, which would fill up every last piece: of 2,000
+frames at a time, a third of the work. The poses of windows that begin in one sequence and end in
+the next are not counted. Pieces overlap by one pose, from which their first velocity is computed.
 """
 
-import dataclasses
 from collections.abc import Iterator, Sequence
 
 import jax
@@ -16,41 +17,19 @@ from pose_jax.data.windows import edge_extended
 from pose_jax.models.config import TemporalConfig
 from train_jax.data.dataset import DeviceBatch, EvalData, eval_positions
 
-# Poses per batch of pieces: enough to keep an accelerator busy, little enough for its memory.
-POSES_PER_BATCH = 8192
+# Poses of a piece, at most: enough to keep an accelerator busy, little enough for its memory.
+POSES_PER_PIECE = 8192
 
 
-@dataclasses.dataclass(frozen=True)
-class Pieces:
-    """How sequences are cut.
+def cut(poses: int, shards: int) -> int:
+    """The length of the pieces of so many poses, which leaves little for the last batch to fill up.
 
-    Attributes:
-        length: poses of a piece that count.
-        view: int32 (k,), the sequence of each piece.
-        first: int32 (k,), the frame of its first pose that counts.
+    Args:
+        poses: of all sequences, and those between them.
+        shards: pieces of a batch.
     """
-
-    length: int
-    view: np.ndarray
-    first: np.ndarray
-
-
-def cut(lengths: Sequence[int], receptive_field: int) -> Pieces:
-    """The pieces of sequences, of the length that costs least.
-
-    Long pieces waste work at the ends of sequences, short ones repeat their context.
-    """
-    frames = np.asarray(lengths, np.int64)
-
-    def cost(length: int) -> int:
-        return int((-(-frames // length)).sum()) * (length + receptive_field)
-
-    candidates = [n for n in (32, 64, 128, 256, 512, 1024, 2048, 4096) if n < 2 * frames.max()]
-    length = min(candidates or [32], key=cost)
-    counts = -(-frames // length)
-    view = np.repeat(np.arange(len(frames)), counts)
-    first = np.concatenate([np.arange(count) * length for count in counts])
-    return Pieces(length, view.astype(np.int32), first.astype(np.int32))
+    batches = -(-poses // (shards * POSES_PER_PIECE))
+    return -(-poses // (shards * batches))
 
 
 def evaluation_data(views: Sequence[View], model: TemporalConfig, *, shards: int) -> EvalData:
@@ -62,69 +41,72 @@ def evaluation_data(views: Sequence[View], model: TemporalConfig, *, shards: int
         shards: in how many parts a batch is split.
 
     Returns:
-        Batches of b pieces that expand to ``keypoints`` float32 (b, length + receptive_field,
-        joints, channels), ``positions`` float32 (b, length + 1, joints, 3) where the views have
-        them, ``view`` int32 (b,),
-        ``mask`` bool (b, length): which poses count, and ``moving`` bool (b, length): for which of
-        them there is a pose before. Pose 0 is the one before the piece.
+        Batches of one piece per shard that expand to ``keypoints`` float32 (b, length +
+        receptive_field, joints, channels), ``positions`` float32 (b, length + 1, joints, 3) where
+        the views have them, and of each pose of a piece, (b, length): ``view`` and ``frame`` int32,
+        ``mask`` bool: whether it counts, and ``moving`` bool: whether there is a pose before. Pose
+        0 of ``positions``, and of what the network gives, is the one before the piece.
     """
-    pieces = cut([len(view.keypoints) for view in views], model.receptive_field)
-    length = pieces.length
-    # One frame more in front for the pose before, and what the last piece hangs over behind.
-    before, after = model.pad_before + 1, model.pad_after + length
+    # One frame more in front for the pose before.
+    before, after = model.pad_before + 1, model.pad_after
     keypoints = [edge_extended(view.keypoints, before, after) for view in views]
-    positions = [
-        edge_extended(view.positions, 1, length) for view in views if view.positions is not None
-    ]
     frames = np.array([len(view.keypoints) for view in views], np.int32)
-    joints = views[0].keypoints.shape[1]
-    arrays = {
-        "keypoints": np.concatenate(keypoints).reshape(sum(map(len, keypoints)), -1),
-        "keypoints_start": _starts(keypoints),
-        "frames": frames,
-    }
-    if positions:
-        arrays["positions"] = np.concatenate(positions).reshape(sum(map(len, positions)), -1)
-        arrays["positions_start"] = _starts(positions)
-    per_batch = max(POSES_PER_BATCH // (length * shards), 1)
-    per_batch = shards * min(per_batch, -(-len(pieces.view) // shards))
+    starts = np.cumsum([0, *(len(part) for part in keypoints[:-1])]).astype(np.int32)
+    poses = int(starts[-1] + frames[-1])
+    length = cut(poses, shards)
+    pieces = -(-poses // length)
+    rows_of = {"keypoints": pieces * length + model.receptive_field}
+    parts = {"keypoints": keypoints}
+    if all(view.positions is not None for view in views):
+        # In the place of the pose of the window that begins there.
+        parts["positions"] = [
+            np.pad(edge_extended(view.positions, 1, 0), [(0, before + after - 1), (0, 0), (0, 0)])
+            for view in views
+            if view.positions is not None
+        ]
+        rows_of["positions"] = pieces * length + 1
+    joints = {name: part[0].shape[1] for name, part in parts.items()}
+    arrays = {name: _joined(part, rows_of[name]) for name, part in parts.items()}
 
     def start(rows: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
-        for step in range(-(-len(pieces.view) // per_batch)):
-            piece = eval_positions(step, rows, batch_size=per_batch)
-            mask = piece < len(pieces.view)
-            piece = np.where(mask, piece, 0)
-            yield {"view": pieces.view[piece], "first": pieces.first[piece], "mask": mask}
+        for step in range(-(-pieces // shards)):
+            piece = eval_positions(step, rows, batch_size=shards)
+            mask = piece < pieces
+            yield {"piece": np.where(mask, piece, 0).astype(np.int32), "mask": mask}
 
     def expand(resident: DeviceBatch, batch: DeviceBatch) -> DeviceBatch:
-        view, first = batch["view"], batch["first"]
+        first = batch["piece"] * length
 
-        def piece(name: str, size: int, joints: int) -> jax.Array:
-            rows = resident[f"{name}_start"][view] + first
+        def piece(name: str, size: int) -> jax.Array:
             offsets = jnp.arange(size, dtype=jnp.int32)
-            x = resident[name][rows[:, None] + offsets[None]]
-            return x.reshape(len(view), size, joints, -1)
+            x = resident[name][first[:, None] + offsets[None]]
+            return x.reshape(len(first), size, joints[name], -1)
 
-        frame = first[:, None] + jnp.arange(length, dtype=jnp.int32)[None]
-        mask = batch["mask"][:, None] & (frame < resident["frames"][view][:, None])
-        examples = {
-            "keypoints": piece("keypoints", length + model.receptive_field, joints),
+        # Pose 0 of a sequence is that of its second window.
+        row = first[:, None] + jnp.arange(length, dtype=jnp.int32)[None]
+        view = (resident["starts"][None, None] <= row[..., None]).sum(-1, dtype=jnp.int32) - 1
+        frame = row - resident["starts"][view]
+        mask = batch["mask"][:, None] & (frame < resident["frames"][view])
+        sizes = {"keypoints": length + model.receptive_field, "positions": length + 1}
+        return {
+            **{name: piece(name, sizes[name]) for name in parts},
             "view": view,
+            "frame": frame,
             "mask": mask,
             "moving": mask & (frame > 0),
         }
-        if positions:
-            examples["positions"] = piece("positions", length + 1, positions[0].shape[1])
-        return examples
 
     return EvalData(
-        batch_size=per_batch,
-        num_examples=len(pieces.view),
+        batch_size=shards,
+        num_examples=pieces,
         start=start,
-        resident=arrays,
+        resident={**arrays, "starts": starts, "frames": frames},
         expand=expand,
     )
 
 
-def _starts(parts: Sequence[np.ndarray]) -> np.ndarray:
-    return np.cumsum([0, *(len(part) for part in parts[:-1])]).astype(np.int32)
+def _joined(parts: Sequence[np.ndarray], rows: int) -> np.ndarray:
+    """Sequences one after the other, (rows, numbers of a frame), filled up with zeros or cut."""
+    joined = np.concatenate(parts)
+    joined = joined.reshape(len(joined), -1)[:rows]
+    return np.pad(joined, [(0, rows - len(joined)), (0, 0)])

@@ -155,10 +155,10 @@ def test_all_errors_against_the_protocol_by_hand(views, flip, root, causal, traj
     assert "mpjve/subject and action/S9 Waving" not in found
 
 
-@pytest.mark.parametrize(("lengths", "per_batch"), [((32, 64), 10**6), ((33, 31, 70, 1), 64)])
-def test_pieces_batches_and_devices_change_nothing(monkeypatch, views, lengths, per_batch):
+@pytest.mark.parametrize(("lengths", "most"), [((32, 64), 10**6), ((33, 31, 70, 1), 16)])
+def test_pieces_batches_and_devices_change_nothing(monkeypatch, views, lengths, most):
     """Whether sequences end with a piece or within one, and however many a batch has."""
-    monkeypatch.setattr(evaluation, "POSES_PER_BATCH", per_batch)
+    monkeypatch.setattr(evaluation, "POSES_PER_PIECE", most)
     take = views.views[0]
     some = [
         dataclasses.replace(take, keypoints=take.keypoints[:n], positions=take.positions[:n])
@@ -191,7 +191,7 @@ def test_the_root_counts_as_it_is_predicted_unless_told_otherwise(views):
 
 def test_one_program_measures_all_lengths(views, monkeypatch):
     """Nothing is compiled for a length, nor for a second batch."""
-    monkeypatch.setattr(evaluation, "POSES_PER_BATCH", 64)
+    monkeypatch.setattr(evaluation, "POSES_PER_PIECE", 16)
     names = []
 
     class Listen(logging.Handler):

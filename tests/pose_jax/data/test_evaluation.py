@@ -32,10 +32,10 @@ def batches(data):
 
 
 @pytest.mark.parametrize("causal", [False, True])
-@pytest.mark.parametrize("per_batch", [64, 100_000])
+@pytest.mark.parametrize("most", [16, 8192])
 @pytest.mark.parametrize("shards", [1, 8])
-def test_every_frame_once_with_its_context(monkeypatch, causal, per_batch, shards):
-    monkeypatch.setattr(evaluation, "POSES_PER_BATCH", per_batch)
+def test_every_frame_once_with_its_context(monkeypatch, causal, most, shards):
+    monkeypatch.setattr(evaluation, "POSES_PER_PIECE", most)
     model = TemporalConfig(widths=(3, 3), joints_in=4, joints_out=5, causal=causal)
     data = evaluation_data(views(LENGTHS), model, shards=shards)
     assert data.batch_size % shards == 0
@@ -43,9 +43,10 @@ def test_every_frame_once_with_its_context(monkeypatch, causal, per_batch, shard
     for batch in batches(data):
         assert len(batch["view"]) == data.batch_size
         for i, t in np.argwhere(batch["mask"]):
-            view = batch["view"][i]
+            view = batch["view"][i, t]
             number = batch["positions"][i, t + 1, 0, 0] - 0.5
             frame = int(number) - 1000 * (view + 1)
+            assert batch["frame"][i, t] == frame
             seen.append((view, frame))
             # Pose t + 1 comes of these frames; beyond the ends the first or last one is repeated.
             window = batch["keypoints"][i, t + 1 : t + 1 + model.receptive_field, 0, 0]
@@ -65,21 +66,16 @@ def test_without_positions_and_with_confidences():
     model = TemporalConfig(widths=(3, 3), joints_in=4)
     data = evaluation_data(views((7, 3), positions=False, channels=3), model, shards=1)
     (batch,) = batches(data)
-    assert batch.keys() == {"keypoints", "view", "mask", "moving"}
-    assert batch["keypoints"].shape == (2, 32 + 9, 4, 3)
+    assert batch.keys() == {"keypoints", "view", "frame", "mask", "moving"}
+    assert batch["keypoints"].shape == (1, 7 + 9 + 3 + 9, 4, 3)
 
 
-@pytest.mark.parametrize(
-    ("lengths", "receptive_field"),
-    [((1,), 243), ((2000, 6000, 900), 243), ((2000, 6000, 900), 1), ((31, 33), 27)],
-)
-def test_pieces_cover_sequences_at_little_cost(lengths, receptive_field):
-    pieces = cut(lengths, receptive_field)
-    for i, n in enumerate(lengths):
-        first = pieces.first[pieces.view == i]
-        np.testing.assert_array_equal(first, np.arange(len(first)) * pieces.length)
-        assert first[-1] < n <= first[-1] + pieces.length
-    computed = len(pieces.view) * (pieces.length + receptive_field)
-    # Each sequence on its own would at least need its frames and one context.
-    needed = sum(n + receptive_field for n in lengths)
-    assert computed <= max(1.6 * needed, 32 + receptive_field)
+@pytest.mark.parametrize("shards", [1, 2, 8])
+@pytest.mark.parametrize("poses", [1, 100, 8192, 8193, 543_000])
+def test_pieces_cover_all_poses_at_little_cost(poses, shards):
+    length = cut(poses, shards)
+    pieces = -(-poses // length)
+    assert 0 < length <= evaluation.POSES_PER_PIECE
+    batches = -(-pieces // shards)
+    assert batches * shards * length <= max(1.01 * poses, poses + shards)
+    assert batches == -(-poses // (shards * evaluation.POSES_PER_PIECE))
