@@ -26,6 +26,7 @@ from pose_jax.measure import make_evaluation
 from pose_jax.task import check_model
 from pose_jax.train_config import PoseTrainConfig
 from train_jax import hosts, main
+from train_jax.budget import spent_of
 from train_jax.checkpoint import require_writable
 from train_jax.config import differences, to_dict
 from train_jax.errors import UserError
@@ -82,13 +83,15 @@ def evaluate(config: PoseTrainConfig, checkpoint: str) -> Results:
 
 
 def record(config: PoseTrainConfig, checkpoint: str, results: Results) -> dict[str, Any]:
-    """Results with all that is needed to get them again, as JSON values."""
+    """Results, with all that is needed to get them again and what they have cost, as JSON."""
     directory = find(checkpoint)
     meta = read_meta(directory)
+    cost = {"cost": spent_of(meta).cost()} if "spent" in meta else {}
     return {
         "results": results,
         "checkpoint": {"path": str(directory), "step": meta["step"]}
-        | {key: meta[key] for key in ("identity", "converted_from") if key in meta},
+        | {key: meta[key] for key in ("identity", "converted_from") if key in meta}
+        | cost,
         "config": to_dict(config),
     }
 

@@ -3,7 +3,8 @@
     python -m vit_jax.evaluate --config=experiments/vit/finetune.py:L/16,cifar100 --checkpoint=DIR
 
 The checkpoint is a run of ours (its averaged parameters, where it kept them) or a published .npz
-file, its head included. Every example counts exactly once.
+file, its head included. Every example counts exactly once. The last line says what the run has cost
+that saved the checkpoint.
 """
 
 import sys
@@ -12,11 +13,13 @@ import jax
 from absl import flags
 
 from train_jax import hosts, main
+from train_jax.budget import spent_of
 from train_jax.errors import UserError
 from train_jax.evaluation import make_evaluator
 from train_jax.mesh import make_mesh
 from train_jax.sharding import param_shardings
-from vit_jax.init_from import transfer_params
+from train_jax.stored import read_meta
+from vit_jax.init_from import is_published, transfer_params
 from vit_jax.models import api
 from vit_jax.task import ViTTrainConfig, image_shape, make_evaluations
 from vit_jax.transfer import TransferConfig
@@ -62,7 +65,7 @@ def _command() -> int:
         raise UserError("--checkpoint is missing; name a run's directory or an .npz file.")
     results = evaluate(config, _CHECKPOINT.value)
     if hosts.is_main():
-        sys.stdout.write(table(results))
+        sys.stdout.write(table(results) + cost(_CHECKPOINT.value))
     return 0
 
 
@@ -76,6 +79,14 @@ def table(results: dict[str, dict[str, float]]) -> str:
         ]
         lines.append(f"{split}: {'  '.join(cells)}\n")
     return "".join(lines)
+
+
+def cost(checkpoint: str) -> str:
+    """A line about what a run of ours has cost; nothing where that is not known."""
+    if is_published(checkpoint):
+        return ""
+    spent = spent_of(read_meta(checkpoint))
+    return f"cost: {spent.summary()}\n" if spent.core_seconds else ""
 
 
 if __name__ == "__main__":

@@ -183,3 +183,8 @@ def test_evaluate_prints_what_the_run_measured(place, tmp_path):
         assert saved["results"]["test"][name] == pytest.approx(logged[f"test/{name}"], rel=1e-6)
     assert saved["checkpoint"]["step"] == 4
     assert saved["checkpoint"]["identity"]["config"]["ema_decay"] == 0.5
+    cost = saved["checkpoint"]["cost"]
+    assert 0 < cost["goodput"] < 1
+    assert sum(cost["core_seconds"]["cpu"].values()) == pytest.approx(
+        86_400 * cost["core_days"]["cpu"]
+    )

@@ -217,7 +217,9 @@ def test_evaluate_prints_what_the_run_measured(run_of_ours):
     assert finished.code == 0, finished.stderr
     last = tiny.records(run_of_ours, "test/accuracy")[6]
     assert finished.stdout.startswith(f"test: accuracy {last:.2%}  ")
-    assert finished.stdout.rstrip().endswith("examples 360")
+    results, cost = finished.stdout.splitlines()
+    assert results.endswith("examples 360")
+    assert re.fullmatch(r"cost: [\d.e-]+ core-days of cpu; goodput \d+% \(start .*\)", cost)
 
 
 def test_a_run_says_what_it_is(run_of_ours):
