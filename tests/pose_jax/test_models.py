@@ -130,6 +130,21 @@ def test_strided_windows_are_the_dilated_sequence(widths, causal):
     np.testing.assert_allclose(by_window, sequence, atol=1e-5)
 
 
+@pytest.mark.parametrize(("widths", "frames"), [((3, 3), 48), ((5, 3), 83), ((3, 3, 3), 150)])
+def test_long_sequences_give_the_poses_of_their_windows(widths, frames):
+    """On a CPU they are convolved with half the products."""
+    config = small(widths, channels=64)
+    params, state = model(config)
+    x = keypoints(config, config.receptive_field + frames - 1)
+    program = jax.jit(functools.partial(temporal.dilated, config)).lower(params, state, x)
+    plain = jax.jit(functools.partial(temporal.dilated, config)).lower(params, state, x[:, :-40])
+    assert program.as_text().count("dot_general") > plain.as_text().count("dot_general")
+    sequence, _ = temporal.dilated(config, params, state, x)
+    single, _ = temporal.strided(config, params, state, windows(config, x))
+    by_window = single.reshape(frames, 2, 17, 3).swapaxes(0, 1)
+    np.testing.assert_allclose(sequence, by_window, atol=1e-5 * float(jnp.abs(single).max()))
+
+
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("widths", ARCHITECTURES)
 def test_streaming_is_the_dilated_sequence_with_its_first_frame_repeated(widths, causal):
