@@ -1,8 +1,8 @@
 """A run of ``pose_jax.train`` without its data, for ``train_jax.plan``.
 
-In the place of the sequences stand as many frames of zeros, in sequences of equal length. Frames
-are those of Human3.6M's subjects (paper, Figure 5) as far as a config names them; any other data
-set is taken to be as large as the training part of Human3.6M: 600 sequences, 1,559,752 frames.
+In the place of the sequences stand as many frames without content, in sequences of equal length.
+Frames are those of Human3.6M's subjects (paper, Figure 5) as far as a config names them; any other
+data set is taken to be as large as the training part of Human3.6M: 600 sequences, 1,559,752 frames.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ SUBJECT_FRAMES = {"S1": 248_000, "S5": 397_000, "S6": 250_000, "S7": 332_376, "S
 
 
 def outline(config: PoseTrainConfig) -> Outline:
-    """The task of a config on data of zeros, and the shapes of its batches.
+    """The task of a config on such data, and the shapes of its batches.
 
     Raises:
         UserError: the config cannot work.
@@ -80,7 +80,8 @@ def _views(data: PoseDataConfig, model: TemporalConfig, *, positions: bool) -> V
     sequences = max(1, SEQUENCES * frames // FRAMES)
     length = math.ceil(frames * data.fraction / data.downsample / sequences)
     keypoints = np.zeros((length, model.joints_in, model.features), np.float32)
-    poses = np.zeros((length, model.joints_out, 3), np.float32) if positions else None
+    # In front of the camera, which the trajectory network asks for.
+    poses = np.ones((length, model.joints_out, 3), np.float32) if positions else None
     view = View("S1", "Walking", "camera", keypoints, poses, np.zeros(9, np.float32))
     return Views(
         (view,) * sequences,

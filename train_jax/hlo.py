@@ -319,10 +319,17 @@ def _meeting(
     size: int, kernel: int, out: int, *, stride: int, pad: int, lhs_dilate: int, rhs_dilate: int
 ) -> int:
     """Pairs of an output and a kernel position that meet an input, along one axis."""
-    outputs, taps = np.arange(out)[:, None], np.arange(kernel)[None]
-    place = outputs * stride + taps * rhs_dilate - pad
-    inside = (place >= 0) & (place < (size - 1) * lhs_dilate + 1) & (place % lhs_dilate == 0)
-    return int(inside.sum())
+    # Output o and tap k meet the input where o * stride + shift is a multiple of the dilation
+    # within the input: for each tap, outputs between two bounds, every so many of them.
+    shift = np.arange(kernel) * rhs_dilate - pad
+    common = math.gcd(stride, lhs_dilate)
+    period = lhs_dilate // common
+    lowest = np.maximum(-(shift // stride), 0)
+    highest = np.minimum(((size - 1) * lhs_dilate - shift) // stride, out - 1)
+    inverse = pow(stride // common, -1, period) if period > 1 else 0
+    first = lowest + (-shift // common * inverse - lowest) % period
+    met = np.where(shift % common == 0, (highest - first) // period + 1, 0)
+    return int(np.maximum(met, 0).sum())
 
 
 def _group(text: str) -> tuple[int, ...]:

@@ -73,7 +73,7 @@ def plan() -> int:
     _say(report(result, price=_PRICE.value))
     if result.fits:
         return 0
-    _say(_remedy(config, slices[0]))
+    _say(remedy(config, slices[0]))
     return DOES_NOT_FIT_EXIT_CODE
 
 
@@ -114,21 +114,22 @@ def _attempts(config: TrainConfig, chosen: Slice, changes: dict) -> Iterator[Att
     yield Attempt(words, _tell(result, words))
 
 
-def _remedy(config: TrainConfig, chosen: Slice) -> str:
+def remedy(config: TrainConfig, chosen: Slice) -> str:
     """The first change that makes a step fit, tried one after the other."""
     least = {key: values[-1] for key, values in outline(config).choices.items()}
     shards = math.gcd(chosen.num_devices, MOST_SHARDS)
     whole = _mesh_keys(MeshConfig(data=-1, fsdp=shards))
-    for changes in (least, whole, {**least, **whole}, *_accumulating(config, {**least, **whole})):
-        for attempt in _attempts(config, chosen, changes) if changes else ():
+    if shards == 1:
+        whole = {}
+    every = {**least, **whole}
+    tries = [least, whole, every]
+    tries += [{**every, "accumulate": config.accumulate * n} for n in (2, 4, 8)]
+    for changes in (one for i, one in enumerate(tries) if one and one not in tries[:i]):
+        for attempt in _attempts(config, chosen, changes):
             if attempt.forecast.fits:
                 seconds = attempt.forecast.step_seconds
                 return f"It fits with {attempt.flags} (estimated step: {seconds:.3g} s)."
     return "No remat policy, FSDP or up to 8 micro-batches makes it fit; take a larger slice."
-
-
-def _accumulating(config: TrainConfig, changes: dict) -> Sequence[dict]:
-    return [{**changes, "accumulate": config.accumulate * n} for n in (2, 4, 8)]
 
 
 def _tell(result: Forecast, what: str) -> Forecast:

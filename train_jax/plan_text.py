@@ -28,7 +28,7 @@ def _run(one: Forecast) -> list[str]:
     return [
         f"{one.slice.name}: {one.slice.num_chips:,} chips {chip.name}, "
         f"{one.slice.num_cores:,} cores, {one.slice.num_devices:,} devices; mesh {mesh}",
-        f"batch {one.batch_size:,} ({one.batch_size / one.slice.num_devices:g} a device), "
+        f"batch {one.batch_size:,} ({one.batch_size / one.slice.num_devices:,.6g} a device), "
         f"{one.total:,} steps, {one.total * one.batch_size:,} {one.unit}",
         f"parameters {one.num_params:,}",
     ]

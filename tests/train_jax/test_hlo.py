@@ -1,5 +1,6 @@
 """Programs are read as the TPU compiler writes them; the texts are shortened from real ones."""
 
+import numpy as np
 import pytest
 
 from train_jax import hlo
@@ -179,3 +180,25 @@ def test_gathers_are_counted_by_what_is_gathered_and_kernels_are_noticed():
     assert (exchange.kind, exchange.nbytes, exchange.count) == ("all-gather", 128, 1)
     assert exchange.link_bytes == 96
     assert summary.kernels == 1
+
+
+def test_pairs_that_meet_are_counted_without_listing_them():
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        size, kernel, out, stride, lhs, rhs = (int(n) for n in rng.integers(1, 8, 6))
+        pad = int(rng.integers(-3, 9))
+        outputs, taps = np.arange(out)[:, None], np.arange(kernel)[None]
+        place = outputs * stride + taps * rhs - pad
+        meets = (place >= 0) & (place <= (size - 1) * lhs) & (place % lhs == 0)
+        text = "\n".join(
+            [
+                "ENTRY %main (a: f32[]) -> f32[] {",
+                f"  %a = f32[1,{size},1] parameter(0)",
+                f"  %b = f32[{kernel},1,1] parameter(1)",
+                f"  ROOT %c = f32[1,{out},1] convolution(%a, %b), window={{size={kernel} "
+                f"stride={stride} pad={pad}_0 lhs_dilate={lhs} rhs_dilate={rhs}}}, "
+                "dim_labels=b0f_0io->b0f",
+                "}",
+            ]
+        )
+        assert hlo.summarise(text).flops == 2 * meets.sum(), text

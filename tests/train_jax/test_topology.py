@@ -1,19 +1,16 @@
 """Slices have the chips, cores and devices of their names."""
 
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from tpu_compiler import NEEDS_COMPILER
 
 from train_jax.errors import UserError
 from train_jax.topology import slice_named
 
 ROOT = Path(__file__).parents[2]
-NEEDS_COMPILER = pytest.mark.skipif(
-    importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed (extra: test)"
-)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,171 @@
+"""What would the papers' runs take on TPU slices, and which options are best? Compiled, not timed.
+
+    python benchmarks/plan_table.py --results=plans.jsonl paper     # the table of the README
+    python benchmarks/plan_table.py --results=plans.jsonl options   # remat, execution, mesh
+    python benchmarks/plan_table.py --results=plans.jsonl peer      # beside big_vision's step
+
+Every program takes one to ten minutes of CPU and is kept in the results file, so a run that was
+stopped goes on. "big_vision" is that code base's step (2025-05), data parallel, bfloat16, compiled
+by the same compiler and summed in the same way: cycles of loop bodies times their trips.
+"""
+
+import argparse
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+# Runs from a checkout that nobody has installed.
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from experiments.pose import h36m
+from experiments.vit import pretrain
+from train_jax.forecast import forecast
+from train_jax.outline import read_config, replaced
+from train_jax.plan_text import table
+from train_jax.topology import slice_named, use_compiler
+
+SLICES = ("v3:16x16", "v4:4x8x8", "v5e:16x16", "v5p:4x8x8", "v6e:16x16")
+VITS = ("B/16,jft300m", "L/16,jft300m", "H/14,jft300m")
+_GIB = 2**30
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A program: a config with changes on a slice, and a peer's (million cycles, GiB) for it."""
+
+    config: str
+    slice: str
+    changes: tuple[tuple[str, object], ...] = ()
+    peer: tuple[float, float] | None = None
+
+    @property
+    def key(self):
+        """What it is called in the results file."""
+        return json.dumps([self.config, self.slice, self.changes])
+
+
+def paper():
+    """The runs of Table 2 and 6, and the pose model, at their batch on 256 chips; poses on few."""
+    yield from (Case(vit, name) for vit in VITS for name in SLICES)
+    # The pose model's batch of 1024 is small: one host of four chips, or one of v3's boards.
+    small = ("v3:2x2", "v4:2x2x1", "v5e:2x2", "v5p:2x2x1", "v6e:2x2")
+    yield from (Case("243", name) for name in small)
+
+
+def peer():
+    """Programs of one device that big_vision's were compiled for."""
+    at = (("mesh.data", -1), ("mesh.fsdp", 1))
+    for vit, batch, cycles, gib in (
+        ("B/16,imagenet21k", 64, 153.9, 1.9),
+        ("L/16,imagenet21k", 32, 252.5, 5.1),
+        ("H/14,jft300m", 16, 379.9, 10.0),
+    ):
+        yield Case(vit, "v5e:1x1", (("batch_size", batch), *at), (cycles, gib))
+    yield Case(
+        "B/16,imagenet21k",
+        "v5e:1x1",
+        (("batch_size", 64), *at, ("model.execution", "unrolled"), ("model.remat", "none")),
+        (118.7, 4.3),
+    )
+    for vit, cycles, gib in (("L/16,jft300m", 148.1, 4.9), ("H/14,jft300m", 369.6, 10.0)):
+        yield Case(vit, "v3:1x1", (("batch_size", 16), *at), (cycles, gib))
+
+
+def options():
+    """Remat policies, execution and meshes of H/14 on v3 and v5e, policies of B/16 and L/16."""
+    for name, shards in (("v3:16x16", (1, 16, 64, 128)), ("v5e:16x16", (1, 16, 256))):
+        for fsdp in shards:
+            mesh = (("mesh.data", -1), ("mesh.fsdp", fsdp))
+            yield Case("H/14,jft300m", name, mesh)
+    for vit in VITS[:2]:
+        for remat in ("names", "dots", "full"):
+            yield Case(vit, "v5e:16x16", (("model.remat", remat),))
+    for remat in ("dots", "full"):
+        yield Case("H/14,jft300m", "v5e:16x16", (("model.remat", remat),))
+
+
+def measure(case):
+    """The forecast of a case as plain values."""
+    source = h36m if case.config == "243" else pretrain
+    config = read_config(source.get_config(case.config))
+    for key, value in case.changes:
+        config = replaced(config, key, value)
+    one = forecast(config, slice_named(case.slice))
+    row = {
+        "key": case.key,
+        "fits": one.fits,
+        "gib": one.memory.total / _GIB,
+        "usable_gib": one.memory.usable / _GIB,
+        "num_params": one.num_params,
+        "exchanges": [dataclasses.astuple(each) for each in one.exchanges],
+    }
+    if one.cycles is not None:
+        row |= {
+            "mcycles": one.cycles / 1e6,
+            "step_s": one.step_seconds,
+            "link_s": one.link_seconds,
+            "per_core": one.rate,
+            "slowest_per_core": one.slowest_rate,
+            "mfu": one.mfu,
+            "exaflop": one.exaflop,
+            "core_days": one.core_days,
+            "published": {fact.what: fact.value for fact in one.published},
+        }
+    return row
+
+
+def main():
+    """Compiles what is not in the results file yet, and prints a table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("which", choices=("paper", "peer", "options"))
+    parser.add_argument("--results", default="plans.jsonl")
+    args = parser.parse_args()
+    use_compiler()
+    path, rows = Path(args.results), []
+    known = {}
+    if path.exists():
+        lines = map(json.loads, path.read_text().splitlines())
+        known = {line["key"]: line for line in lines}
+    cases = list({"paper": paper, "peer": peer, "options": options}[args.which]())
+    for case in cases:
+        if case.key not in known:
+            known[case.key] = measure(case)
+            with path.open("a") as stream:
+                stream.write(json.dumps(known[case.key]) + "\n")
+            print(case.key, known[case.key].get("mcycles"), file=sys.stderr, flush=True)
+        rows.append(_row(case, known[case.key]))
+    head = [
+        "run",
+        "slice",
+        "changes",
+        "GiB a device",
+        "Mcycles",
+        "examples/s per core (communication unhidden)",
+        "MFU",
+        "core-days (paper: v3)",
+        "big_vision: Mcycles, GiB",
+    ]
+    print(table(head, rows))
+
+
+def _row(case, found):
+    changes = " ".join(f"{key}={value}" for key, value in case.changes)
+    memory = f"{found['gib']:.2f} of {found['usable_gib']:.2f}"
+    start = [case.config, case.slice, changes]
+    if not found["fits"]:
+        return [*start, f"{memory}: does not fit", *([""] * 5)]
+    paper_days = found["published"].get("v3_core_days")
+    return [
+        *start,
+        memory,
+        f"{found['mcycles']:.1f}",
+        f"{found['per_core']:.1f} ({found['slowest_per_core']:.1f})",
+        f"{found['mfu']:.0%}",
+        f"{found['core_days']:,.4g}" + (f" ({paper_days:,.0f})" if paper_days else ""),
+        "{:.1f}, {:.1f}".format(*case.peer) if case.peer else "",
+    ]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,165 @@
+"""The command that plans: one real program on the smallest slice, and its complaints."""
+
+import os
+import re
+import subprocess
+import sys
+
+import commands
+import pytest
+import tiny
+from tpu_compiler import NEEDS_COMPILER
+
+from train_jax import plan
+from train_jax.command_line import USER_ERROR_EXIT_CODE
+from train_jax.forecast import Forecast, Memory
+from train_jax.topology import slice_named
+
+PLAN = ("train_jax.plan", "--config=tests/tiny.py:20")
+EXAMPLES = "--config.data.examples=1437"
+
+pytestmark = pytest.mark.timeout(300)
+
+
+def number(text, pattern):
+    match = re.search(pattern.replace("#", r"\s*([\d,.e+-]+)"), text)
+    assert match, f"{pattern} in\n{text}"
+    return float(match[1].replace(",", ""))
+
+
+@NEEDS_COMPILER
+def test_a_plan():
+    finished = commands.shared().run(*PLAN, EXAMPLES, "--topology=v5e:2x2", "--price=1.2")
+    assert (finished.code, finished.stderr) == (0, "")
+    text = finished.stdout
+    assert "v5e:2x2: 4 chips v5e, 4 cores, 4 devices; mesh data 4 x fsdp 1 x tensor 1" in text
+    assert number(text, r"parameters# *\n") == 19_626
+    assert number(text, "steps,# images") == 20 * 16
+    assert "It fits" in text
+    # The program trains: its products are those of the model, its gradients meet over the data.
+    assert re.search(r"all-reduce over data .* times", text)
+    cycles = number(text, r"\(# Mcycles\)") * 1e6
+    assert 1e5 < cycles < 1e7
+    assert number(text, "step# s") == pytest.approx(cycles / 1.5e9, rel=0.1)
+    rate = number(text, "images/s per core#")
+    assert rate == pytest.approx(16 / 4 / number(text, "step# s"), rel=0.01)
+    days = number(text, r"\n  days#")
+    assert days == pytest.approx(20 * number(text, "step# s") / 86_400, rel=0.01)
+    assert number(text, "core-days#") == pytest.approx(4 * days, rel=0.01)
+    assert "at 1.2 per chip-hour" in text
+    assert "Nothing has been" in text
+
+
+@pytest.mark.slow
+@NEEDS_COMPILER
+def test_what_does_not_fit_is_said():
+    """A batch of which nothing fits; every way out is tried."""
+    words = (*PLAN, EXAMPLES, "--topology=v5e:1x1", "--batch=4194304")
+    finished = commands.shared().start(*words).finish(timeout_s=280)
+    assert finished.code == plan.DOES_NOT_FIT_EXIT_CODE
+    assert number(finished.stdout, "It does not fit:# GiB are missing on each device") > 1
+    assert "take a larger slice" in finished.stdout
+
+
+@pytest.mark.parametrize(
+    ("fits", "found"),
+    [
+        (lambda c: c.model.remat == "full", "It fits with --config.model.remat=full ("),
+        (
+            lambda c: c.mesh.fsdp == 16,
+            "It fits with --config.mesh.data=-1 --config.mesh.fsdp=16 --config.mesh.tensor=1 (",
+        ),
+        (
+            lambda c: c.model.remat == "full" and c.mesh.fsdp == 16 and c.accumulate == 4,
+            "--config.mesh.tensor=1 --config.accumulate=4 (",
+        ),
+        (lambda c: False, "take a larger slice"),
+    ],
+)
+def test_the_least_change_that_fits_is_found(fits, found, monkeypatch):
+    def forecast(config, chosen):
+        memory = Memory(1, 1, 1, 1 if fits(config) else None, 1, 2**30, 2**20)
+        cycles = 10**9 if fits(config) else None
+        return Forecast(
+            chosen, {}, 1, 1, 1, memory, 1.0, None, cycles, (), 0, 0, "images", ()
+        )  # fmt: skip
+
+    monkeypatch.setattr(plan, "forecast", forecast)
+    config = tiny.make_config(batch_size=64)
+    assert found in plan.remedy(config, slice_named("v5e:4x4"))
+
+
+def test_a_sweep_tries_policies_and_meshes(monkeypatch):
+    seen = []
+
+    def forecast(config, chosen):
+        seen.append((config.mesh.data, config.mesh.fsdp, config.model.remat))
+        memory = Memory(1, 1, 1, 1, 1, 2**30, 0)
+        return Forecast(chosen, {}, 1, 1, 1, memory, 1.0, 1.0, 10**9, (), 0, 0, "images", ())
+
+    monkeypatch.setattr(plan, "forecast", forecast)
+    attempts = plan.sweep(tiny.make_config(batch_size=64), slice_named("v5e:4x4"))
+    assert len(attempts) == len(seen) == 9
+    assert {(data, fsdp) for data, fsdp, _ in seen} == {(16, 1), (4, 4), (1, 16)}
+    assert {remat for *_, remat in seen} == {"names", "dots", "full"}
+    assert attempts[0].flags.endswith("--config.model.remat=names")
+
+
+@pytest.mark.parametrize(
+    ("words", "pattern"),
+    [
+        ((*PLAN, EXAMPLES), "Give either --topology=SLICE or --compare=SLICE,SLICE"),
+        ((*PLAN, "--topology=v3:2x2", "--compare=v5e:2x2"), "Give either --topology"),
+        (("train_jax.plan", "--topology=v3:2x2"), "--config is missing; name an experiment file"),
+        ((*PLAN, "--topology=v3"), "--topology: there is no slice 'v3'; write one as in v2:4x4"),
+        ((*PLAN, "--compare=v3:2x2,v5e:4x4x4"), "gives 3 axes, and v5e has 2"),
+        ((*PLAN, "--compare=v3:2x2,v5e:2x2", "--sweep"), "--sweep is for one slice"),
+        (("train_jax.plan", "--config=no.py", "--topology=v3:2x2"), "there is no file 'no.py'"),
+        ((*PLAN, "--topology=v3:2x2", "--batch=x"), "[Bb]atch.*x"),
+        ((*PLAN, "--topology=v3:2x2", "--config.model.width=30"), "not a multiple of the 4 heads"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_one_sentence(words, pattern):
+    finished = commands.shared().run(*words)
+    assert finished.code == USER_ERROR_EXIT_CODE, finished.stderr
+    (line,) = finished.stderr.splitlines()
+    assert re.search(f"^Error: .*{pattern}", line), line
+
+
+@NEEDS_COMPILER
+@pytest.mark.parametrize(
+    ("words", "pattern"),
+    [
+        ((EXAMPLES, "--batch=30"), "batch_size 30 does not split over 4 devices"),
+        ((EXAMPLES, "--config.mesh.fsdp=3"), "does not fit 4 devices"),
+        (("--config.total='2 epochs'",), r"How many examples digits \(train\) has is not known"),
+    ],
+)
+def test_what_cannot_run_is_one_sentence(words, pattern):
+    finished = commands.shared().run(*PLAN, "--topology=v5e:2x2", *words)
+    assert finished.code == USER_ERROR_EXIT_CODE, finished.stderr
+    (line,) = finished.stderr.splitlines()
+    assert re.search(pattern, line), line
+
+
+def test_without_the_compiler():
+    finished = commands.shared().run(*PLAN, "--topology=v3:2x2", missing=["libtpu"])
+    assert finished.code == USER_ERROR_EXIT_CODE
+    assert re.fullmatch(
+        r"Error: The TPU compiler \(libtpu\) is not installed.* pip install -e '\.\[plan\]'\.\n",
+        finished.stderr,
+    )
+
+
+@NEEDS_COMPILER
+def test_other_commands_are_silent_where_the_compiler_is():
+    """libtpu finds no TPU and says so loudly, were it not answered."""
+    code = (
+        "import jax; from train_jax import process; process.set_up(); "
+        "print(jax.devices()[0].platform)"
+    )
+    environ = {name: value for name, value in os.environ.items() if name != "JAX_PLATFORMS"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=commands.ROOT, env=environ, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "cpu\n", "")
