@@ -29,13 +29,14 @@ class LedgerFile:
         self._noted = -float("inf")
 
     def note(self, step: int, *, at_once: bool = False) -> None:
-        """Writes what has been spent by ``step``, unless that was done a moment ago.
+        """Writes what has been spent by ``step``; to a bucket not always, but ``at_once``.
 
         A file that cannot be written is no reason to end a run: what is missing is the cost of
         steps that may be lost.
         """
         now = time.perf_counter()
-        if not hosts.is_main() or (now < self._noted + _SECONDS_BETWEEN and not at_once):
+        waits = is_remote(self._path) and not at_once and now < self._noted + _SECONDS_BETWEEN
+        if waits or not hosts.is_main():
             return
         self._noted = now
         try:
@@ -61,9 +62,14 @@ def read_sign_of_life(workdir: epath.Path) -> SignOfLife | None:
         return None
 
 
+def is_remote(path: epath.Path) -> bool:
+    """Whether a path is in a bucket."""
+    return "://" in str(path)
+
+
 def write_atomically(path: epath.Path, text: str) -> None:
     """Whoever reads the file finds the old text or the new one."""
-    if "://" in str(path):
+    if is_remote(path):
         path.write_text(text)  # as buckets do by themselves
         return
     draft = path.parent / f".{path.name}.new"

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import toy
 
-from train_jax import chips, ledger_file
+from train_jax import chips
 from train_jax.budget import BudgetConfig, spent_of
 from train_jax.checkpoint import read_meta, restore_params
 from train_jax.data import placement
@@ -42,7 +42,6 @@ def clock(monkeypatch):
 
     monkeypatch.setattr(placement.Prefetch, "__next__", slow)
     monkeypatch.setattr(time, "perf_counter", lambda: clock.now)
-    monkeypatch.setattr(ledger_file, "_SECONDS_BETWEEN", 0.0)
     return clock
 
 
