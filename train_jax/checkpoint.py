@@ -6,10 +6,12 @@ knows the details of what lies there, `train_jax.restore` reads it.
 """
 
 import contextlib
+import sys
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
+import jax
 from absl import logging
 from etils import epath
 
@@ -202,6 +204,7 @@ class Checkpoints:
                 # Made in the background, one that cannot be made leaves threads that wait for it,
                 # for minutes, and the end of the process waits for them.
                 create_directories_asynchronously=False,
+                barrier_sync_fn=_barrier_unless_failed() if jax.process_count() > 1 else None,
             ),
         )
         return ocp.CheckpointManager(self.directory, options=options)
@@ -265,6 +268,21 @@ def require_writable(path: PathLike) -> None:
             f"{path} cannot be written ({stored.brief(error)}); choose another directory or mend "
             "its permissions."
         ) from error
+
+
+def _barrier_unless_failed() -> Callable[..., None]:
+    """Orbax's barrier between processes, at which one that could not save its part does not wait.
+
+    Orbax lets it wait there, for others that wait for it elsewhere, until they lose patience after
+    20 minutes. Without that it says what is wrong and ends, which ends the others.
+    """
+    wait = stored.orbax().multihost.get_barrier_sync_fn()
+
+    def barrier(*, key: str, timeout_ms: int) -> None:
+        if sys.exception() is None:  # else called on the way out, to say that the save has ended
+            wait(key=key, timeout_ms=timeout_ms)
+
+    return barrier
 
 
 @contextlib.contextmanager

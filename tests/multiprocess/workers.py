@@ -3,6 +3,7 @@
 workers.py ADDRESS NUM_PROCESSES PROCESS_ID RESULT_FILE FUNCTION JSON_ARGUMENTS
 """
 
+import errno
 import json
 import os
 import sys
@@ -144,6 +145,54 @@ def restore_what_one_cannot_read(directory: str) -> dict[str, Any]:
     return {"error": None}
 
 
+def save_what_one_cannot_write(directory: str, victim: int) -> None:
+    """As a command would: the disk of one process is full at the second save."""
+    from train_jax import main
+
+    full = False
+
+    def hook(event: str, args: tuple[Any, ...]) -> None:
+        writes = event == "os.mkdir" or (
+            event == "open" and str(args[1]).strip("rb") not in ("", "None")
+        )
+        if full and writes and str(args[0]).startswith(directory):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(args[0]))
+
+    sys.addaudithook(hook)
+
+    def command() -> int:
+        nonlocal full
+        with Checkpoints(directory) as checkpoints:
+            checkpoints.save(1, make_state(), {})
+            checkpoints.wait()
+            full = jax.process_index() == victim
+            checkpoints.save(2, make_state(), {})
+        return 0
+
+    sys.exit(main._run(command))
+
+
+def find_a_flipped_bit() -> dict[str, Any]:
+    """One device of process 1 holds another value than all others."""
+    from train_jax.mesh import MeshConfig, make_mesh
+    from train_jax.replicas import make_replica_check
+
+    mesh = make_mesh(MeshConfig())
+    sharding = NamedSharding(mesh, PartitionSpec())
+    broken = jax.devices()[3]
+    shards = [
+        jax.device_put(np.full(5, 1.0 + (device == broken), np.float32), device)
+        for device in jax.local_devices()
+    ]
+    array = jax.make_array_from_single_device_arrays((5,), sharding, shards)
+    with jax.set_mesh(mesh):
+        try:
+            make_replica_check({"w": array}, mesh)({"w": array}, 9)
+        except UserError as error:
+            return {"error": str(error), "broken": [broken.id, broken.process_index]}
+    return {"error": None, "broken": None}
+
+
 def place_a_batch(batch_size: int) -> dict[str, Any]:
     from train_jax.data import placement
 
@@ -225,6 +274,7 @@ def train_toy(workdir: str, fsdp: int, pause_s: float = 0) -> dict[str, Any]:
     config = toy.make_config(
         mesh=MeshConfig(fsdp=fsdp),
         log_every="1 steps",
+        check_replicas="6 steps",
         checkpoint=CheckpointConfig(every="4 steps", keep_last=10),
     )
     slowly = dataclasses.replace(task, train_data=dataclasses.replace(task.train_data, start=start))
