@@ -78,7 +78,7 @@ case $action in
     install | start | status) "$action" "$@" ;;
     stop) signal TERM ;;
     kill) signal KILL ;;
-    log) touch "$run/log" && exec tail -n "${1:-20}" ${2:+"$2"} "$run/log" ;;
+    log) mkdir -p "$run" && touch "$run/log" && exec tail -n "${1:-20}" ${2:+"$2"} "$run/log" ;;
     *)
         echo "Error: '$action' is no action of worker.sh." >&2
         exit 2

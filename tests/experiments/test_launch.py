@@ -467,6 +467,7 @@ def worker(tmp_path):
     assert worker("status") == "worker: bare"
     worker.installed()
     assert worker("status") == "worker: idle"
+    assert worker("log") == ""
     yield worker
     worker("kill")
 
