@@ -11,6 +11,7 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict
 
+from train_jax import libtpu
 from train_jax.errors import UserError
 
 USER_ERROR_EXIT_CODE = 2
@@ -21,6 +22,7 @@ _HELP = ("--help", "-h", "-help", "--helpfull", "--helpshort")
 
 def exit_code(main: Callable[[], int | None]) -> int:
     """Runs a command; a `UserError` becomes a line on stderr and an exit code."""
+    libtpu.quieten_without_tpu()
     try:
         return main() or 0
     except UserError as error:

@@ -8,23 +8,13 @@ import jax
 from absl import logging
 
 from train_jax.mesh import use_a_device_per_core
-from train_jax.topology import quieten_libtpu
 
 
 def set_up() -> None:
     """Logging, the cache of compiled programs, a CPU's devices; before any device is used."""
     _set_up_logging()
-    _set_up_libtpu()
     _set_up_compilation_cache()
     use_a_device_per_core()
-
-
-def _set_up_libtpu() -> None:
-    """Keeps libtpu, which may be there for planning, silent on a machine without a TPU."""
-    # JAX sets the variable where it finds no TPU; but so may somebody who has one.
-    chips = [*Path("/dev").glob("accel*"), *Path("/dev").glob("vfio/*")]
-    if os.environ.get("TPU_SKIP_MDS_QUERY") == "1" and not chips:
-        quieten_libtpu()
 
 
 def _set_up_logging() -> None:

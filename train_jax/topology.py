@@ -10,6 +10,7 @@ from typing import Any
 import jax
 from jax.experimental import topologies
 
+from train_jax import libtpu
 from train_jax.chips import CHIPS, Chip
 from train_jax.errors import UserError
 
@@ -98,16 +99,10 @@ def use_compiler() -> None:
         )
     # No question to the metadata server of a TPU machine; several plans at a time; errors only.
     os.environ.update(TPU_SKIP_MDS_QUERY="1", ALLOW_MULTIPLE_LIBTPU_LOAD="1", TPU_MIN_LOG_LEVEL="3")
-    quieten_libtpu()
+    libtpu.quieten()
     jax.config.update("jax_platforms", "cpu")
     # Programs for devices that are not there can be written to the cache, but not read from it.
     jax.config.update("jax_enable_compilation_cache", False)
-
-
-def quieten_libtpu() -> None:
-    """Answers what libtpu would ask a TPU machine for, and complain about, where there is none."""
-    os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-1")
-    os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
 
 
 def devices_of(chosen: Slice) -> list[Any]:

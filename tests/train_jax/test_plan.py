@@ -155,8 +155,8 @@ def test_without_the_compiler():
 def test_other_commands_are_silent_where_the_compiler_is():
     """libtpu finds no TPU and says so loudly, were it not answered."""
     code = (
-        "import jax; from train_jax import process; process.set_up(); "
-        "print(jax.devices()[0].platform)"
+        "import jax; from train_jax import command_line; "
+        "command_line.exit_code(lambda: print(jax.devices()[0].platform))"
     )
     environ = {name: value for name, value in os.environ.items() if name != "JAX_PLATFORMS"}
     done = subprocess.run(
