@@ -287,9 +287,9 @@ def _conversion(chip: str, unit: str) -> float:
         return 1.0
     peak = {one.name: one.peak_tflops / one.cores for one in chips.CHIPS.values()}
     if unit not in peak and unit != "cpu":
+        known = ", ".join(dict.fromkeys((*peak, "cpu", chip)))
         raise UserError(
-            f"config.budget.chip is {unit!r}, which is not known; it must be one of "
-            f"{', '.join(peak)}, cpu, or {chip!r}, which this run is on."
+            f"config.budget.chip is {unit!r}, which is not known; it must be one of {known}."
         )
     if chip not in peak or unit not in peak:
         raise UserError(

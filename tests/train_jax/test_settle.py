@@ -169,7 +169,8 @@ def test_a_run_that_is_told_nothing_of_its_death_loses_nothing(tmp_path, clock):
 
 def test_a_spent_budget_ends_the_run_and_a_raised_one_continues_it(tmp_path, clock, caplog):
     caplog.set_level(logging.INFO)
-    config = toy.make_config(total="100 steps", budget=BudgetConfig(hours=6 / 3600))
+    often = {"log_every": "4 steps", "evaluate_every": "100 percent"}
+    config = budgeted(6, total="100 steps", **often)
     result = fit(toy.make_task(), config, str(tmp_path / "parts"))
     assert result.over_budget
     assert not result.preempted
