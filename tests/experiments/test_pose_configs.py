@@ -205,13 +205,23 @@ def test_the_rows_of_the_open_benchmark_differ_in_what_they_compare_only():
     )
     causal = built(cmu, "27,causal=true")
     assert causal == dataclasses.replace(base, model=dataclasses.replace(base.model, causal=True))
-    few = built(cmu, "27,labels=0.1")
-    assert few == dataclasses.replace(base, data=dataclasses.replace(base.data, fraction=0.1))
-    semi = built(cmu, "27,labels=0.1,semi=true")
+    # Few labels, as in the paper: 64 examples of them, beside as many without.
+    few = built(cmu, "27,labelled=walking+jumping,labels=0.1")
+    assert few == dataclasses.replace(
+        base,
+        batch_size=64,
+        data=dataclasses.replace(base.data, actions=("walking", "jumping"), fraction=0.1),
+    )
+    semi = built(cmu, "27,labelled=walking+jumping,labels=0.1,semi=true")
     assert dataclasses.replace(semi, semi=None) == few
     assert semi.semi is not None
     # All clips, those with labels too, and never the test's.
     assert semi.semi.data == base.data
+
+
+def test_labels_of_the_open_benchmark_can_be_spread_over_all_clips():
+    config = built(cmu, "9,labels=0.01")
+    assert (config.data.actions, config.data.fraction, config.batch_size) == ((), 0.01, 64)
 
 
 # --- what is wrong ---
@@ -345,6 +355,7 @@ CONFIGS = [
     ("h36m_semi", "S1_50percent,keypoints=detectron_coco,projection=linear,bone_length=false"),
     *(("humaneva", arg) for arg in ("all", "Walking", "Jog", "Box,causal=true")),
     *(("cmu", arg) for arg in ("1", "27", "27,causal=true", "9,labels=0.1,semi=true")),
+    ("cmu", "9,labelled=walking,semi=true"),
 ]
 
 
