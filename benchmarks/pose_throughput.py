@@ -13,6 +13,7 @@ around them, so a noisy minute hits both alike, and the best and the median roun
     evaluation  poses averaged with those of the mirror image, all four errors, sequences as long as
                 Human3.6M's test recordings; PyTorch goes from sequence to sequence
     streaming   frame after frame, each pose at once; PyTorch computes a window for each
+    by CPU      the ratio of CPU time, which other work on the machine hardly changes
     host        what our main thread needs for a step, dispatches of several steps
 """
 
@@ -78,7 +79,9 @@ def main():
         f"{len(cores)} core(s), float32, {args.channels} channels, batch {args.batch}, "
         f"best/median of {args.rounds} round(s)"
     )
-    print(f"{'widths':12s}{'':12s}{'ours':>17s}{'PyTorch':>17s}{'':11s}{'ratio':>11s}")
+    print(
+        f"{'widths':12s}{'':12s}{'ours':>17s}{'PyTorch':>17s}{'':11s}{'ratio':>11s}{'by CPU':>9s}"
+    )
     for widths in args.widths:
         compare(args, widths)
 
@@ -111,8 +114,12 @@ def compare(args: argparse.Namespace, widths: str):
         ratio = ""
         if len(rates) == 2:
             best, median = (rates["ours"][i] / rates["torch"][i] for i in (0, 1))
-            ratio = f"{best:6.2f}/{median:.2f}"
-        print(f"{widths:12s}{title:12s}{cells[0]}{cells[1]}  {unit:9s}{ratio:>11s}", flush=True)
+            ours, theirs = (
+                min(a["cpu_seconds"] / a["count"] for a in workers[name].answers[kind])
+                for name in ("ours", "torch")
+            )
+            ratio = f"{best:6.2f}/{median:4.2f}{theirs / ours:9.2f}"
+        print(f"{widths:12s}{title:12s}{cells[0]}{cells[1]}  {unit:9s}{ratio}", flush=True)
     if "ours" in workers and "train" in kinds:
         answers = workers["ours"].answers["train"]
         step = min(answer["seconds"] for answer in answers)
@@ -181,8 +188,9 @@ def serve(args: argparse.Namespace):
         if kind not in warm:
             calls[kind](True)
             warm.add(kind)
-        start = time.perf_counter()
+        start, cpu = time.perf_counter(), time.process_time()
         answer = calls[kind](False)
+        answer["cpu_seconds"] = time.process_time() - cpu
         answer["seconds"] = answer.get("seconds", time.perf_counter() - start)
         print(json.dumps(answer), flush=True)
 
