@@ -202,7 +202,10 @@ def _train(
 
 
 def _is_over_budget(run: _Run, step: int, ledger: Ledger) -> bool:
-    """Whether the budget is spent before the last step: the same answer on all processes."""
+    """Whether the budget is spent before the last step: the same answer on all processes.
+
+    That they have to agree makes them wait for each other, so it is asked when a line is logged.
+    """
     if run.limit is None or not hosts.from_main(int(run.limit.share(ledger.spent()) >= 1)):
         return False
     if hosts.is_main():

@@ -23,9 +23,9 @@ from absl import logging
 from etils import epath
 
 from train_jax import hosts
-from train_jax.budget import BudgetConfig, Ledger, Limit, SignOfLife, Spent, make_limit
+from train_jax.budget import Ledger, Limit, SignOfLife, Spent, make_limit
 from train_jax.checkpoint import require_writable
-from train_jax.config import identity
+from train_jax.config import identity, to_dict
 from train_jax.data.placement import to_reside
 from train_jax.dispatch import DISPATCHES_IN_FLIGHT, compile_program, start_batches
 from train_jax.errors import UserError
@@ -44,11 +44,15 @@ BUDGET_FILE = "budget.json"
 
 Config = TypeVar("Config", bound=TrainConfig)
 
+# In place of the number of steps of a run that has begun without a record of it.
+_NO_RECORD = -1
+
 # The program is compiled with a length that is none; its constants differ, not its work.
 _ANY_LENGTH = 2**30
 
 _WARM_UP_DISPATCHES, _FIRST_DISPATCHES, _MOST_DISPATCHES = 3, 10, 1000
-# A longer look at what turns out to be fast: this long, or this share of what is left.
+# The first dispatches tell how many fit into a longer look: this long, or this share of what is
+# left of the budget.
 _WINDOW_S, _WINDOW_SHARE = 30.0, 0.01
 
 
@@ -82,7 +86,7 @@ def settle(make_task: Callable[[Config], Task], config: Config, workdir: str) ->
             "config.total is 'budget' and config.budget sets none; set config.budget.core_days or "
             "config.budget.hours."
         )
-    steps = hosts.from_main(_recorded_steps(place, config, limit) if hosts.is_main() else 0)
+    steps = hosts.from_main(_recorded_steps(place, config))
     if steps == _NO_RECORD:
         raise UserError(
             f"{workdir} holds a run whose length is not in {BUDGET_FILE}; set config.total to what "
@@ -99,11 +103,8 @@ def is_budget(total: str) -> bool:
     return total.strip().lower() == BUDGET
 
 
-_NO_RECORD = -1
-
-
-def _recorded_steps(workdir: epath.Path, config: TrainConfig, limit: Limit) -> int:
-    """Steps that were settled by an earlier start; 0 if that is still to be done."""
+def _recorded_steps(workdir: epath.Path, config: TrainConfig) -> int:
+    """Steps that were settled by an earlier start; 0 if that is still to be done, or no record."""
     has_begun = bool(complete_steps(workdir / "checkpoints"))
     path = workdir / BUDGET_FILE
     if not path.exists():
@@ -117,14 +118,17 @@ def _recorded_steps(workdir: epath.Path, config: TrainConfig, limit: Limit) -> i
             "it says."
         ) from error
     # A run that has saved nothing may still become another. One that has may not (fit says so).
-    if has_begun or run == _run_of(config, limit):
-        logging.info("The run takes %d steps, as recorded in %s.", steps, path)
+    if has_begun or run == _run_of(config):
+        if hosts.is_main():
+            logging.info("The run takes %d steps, as recorded in %s.", steps, path)
         return steps
     return 0
 
 
-def _run_of(config: TrainConfig, limit: Limit) -> dict[str, Any]:
-    return {"budget": limit.text, "config": json.loads(json.dumps(identity(config)))}
+def _run_of(config: TrainConfig) -> dict[str, Any]:
+    """What the number of steps was measured for."""
+    run = {"budget": to_dict(config.budget), "config": identity(config)}
+    return json.loads(json.dumps(run))
 
 
 def _measure_and_record(
@@ -139,11 +143,10 @@ def _measure_and_record(
     long = dataclasses.replace(config, total=f"{_ANY_LENGTH} steps")
     with ledger.on("start"):
         task = make_task(long)
-    seconds_left = functools.partial(
-        _usable_seconds, limit, config.budget, ledger
-    )  # asked again when measuring has taken its part
-    measured = _measure(task, long, ledger, window=_WINDOW_SHARE * seconds_left())
-    available = seconds_left()
+    window = _WINDOW_SHARE * _usable_seconds(limit, ledger)
+    measured = _measure(task, long, ledger, window=window)
+    # Less than before: measuring has taken its part.
+    available = _usable_seconds(limit, ledger)
     count = functools.partial(
         steps_of,
         batch_size=config.batch_size,
@@ -169,7 +172,7 @@ def _measure_and_record(
             "measured_seconds": dataclasses.asdict(measured),
             "cores": ledger.cores,
             "chip": ledger.chip,
-            "run": _run_of(config, limit),
+            "run": _run_of(config),
         }
         write_atomically(workdir / BUDGET_FILE, json.dumps(record, indent=2) + "\n")
         logging.info(
@@ -185,9 +188,10 @@ def _measure_and_record(
     return steps
 
 
-def _usable_seconds(limit: Limit, config: BudgetConfig, ledger: Ledger) -> float:
+def _usable_seconds(limit: Limit, ledger: Ledger) -> float:
+    """What is left of the budget but for its reserve, in seconds of this machine."""
     left = limit.seconds_left(ledger.spent(), cores=ledger.cores, chip=ledger.chip)
-    return left * (1 - config.reserve)
+    return left * (1 - limit.config.reserve)
 
 
 def _measure(task: Task, config: TrainConfig, ledger: Ledger, *, window: float) -> Measured:

@@ -213,6 +213,13 @@ def test_a_run_that_saved_nothing_may_become_another(tmp_path, clock):
     assert int(other.total.split()[0]) > 1.5 * int(first.total.split()[0])
 
 
+def test_a_record_that_cannot_be_read_is_named(tmp_path, clock):
+    settle(make_task, budgeted(40.0), str(tmp_path))
+    (tmp_path / "budget.json").write_text('{"steps": ')
+    with pytest.raises(UserError, match=r"budget\.json cannot be read .*; set config\.total"):
+        settle(make_task, budgeted(40.0), str(tmp_path))
+
+
 def test_measuring_does_not_read_the_checkpoint_that_a_run_starts_from(tmp_path, clock):
     def fine_tuning(config):
         def fails(*_):
