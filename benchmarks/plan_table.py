@@ -57,13 +57,13 @@ def peer():
     """Programs of one device that big_vision's were compiled for."""
     at = (("mesh.data", -1), ("mesh.fsdp", 1))
     for vit, batch, cycles, gib in (
-        ("B/16,imagenet21k", 64, 153.9, 1.9),
-        ("L/16,imagenet21k", 32, 252.5, 5.1),
+        ("B/16,jft300m", 64, 153.9, 1.9),
+        ("L/16,jft300m", 32, 252.5, 5.1),
         ("H/14,jft300m", 16, 379.9, 10.0),
     ):
         yield Case(vit, "v5e:1x1", (("batch_size", batch), *at), (cycles, gib))
     yield Case(
-        "B/16,imagenet21k",
+        "B/16,jft300m",
         "v5e:1x1",
         (("batch_size", 64), *at, ("model.execution", "unrolled"), ("model.remat", "none")),
         (118.7, 4.3),
@@ -73,16 +73,14 @@ def peer():
 
 
 def options():
-    """Remat policies, execution and meshes of H/14 on v3 and v5e, policies of B/16 and L/16."""
-    for name, shards in (("v3:16x16", (1, 16, 64, 128)), ("v5e:16x16", (1, 16, 256))):
-        for fsdp in shards:
-            mesh = (("mesh.data", -1), ("mesh.fsdp", fsdp))
-            yield Case("H/14,jft300m", name, mesh)
-    for vit in VITS[:2]:
-        for remat in ("names", "dots", "full"):
+    """Meshes of every ViT of the paper on v3 and v5e, and remat policies on v5e."""
+    for vit in VITS:
+        for name, shards in (("v3:16x16", (1, 16, 128, 512)), ("v5e:16x16", (1, 16, 256))):
+            for fsdp in shards:
+                yield Case(vit, name, (("mesh.data", -1), ("mesh.fsdp", fsdp)))
+    for vit in VITS:
+        for remat in ("dots", "full"):
             yield Case(vit, "v5e:16x16", (("model.remat", remat),))
-    for remat in ("dots", "full"):
-        yield Case("H/14,jft300m", "v5e:16x16", (("model.remat", remat),))
 
 
 def measure(case):

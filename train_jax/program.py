@@ -64,7 +64,7 @@ class Program:
         _, (_, metrics) = jax.eval_shape(loss, self.abstract, abstract_key(), resident, batch)
         return ["loss", "gradient_norm", *(name for name in metrics if name != "loss")]
 
-    def lower(self, resident: Batch, batch: Batch) -> tuple[jax.stages.Lowered, Callable[[], Any]]:
+    def lower(self, resident: Any, batch: Any) -> tuple[jax.stages.Lowered, Callable[[], Any]]:
         """The program for such data, ready to compile, and a maker of empty windows for it.
 
         Args:
