@@ -134,7 +134,7 @@ def remedy(config: TrainConfig, chosen: Slice) -> str:
 
 def _tell(result: Forecast, what: str) -> Forecast:
     """A word on stderr about each program, because each takes a minute."""
-    outcome = f"{result.cycles / 1e6:,.0f} Mcycles" if result.cycles else "does not fit"
+    outcome = f"{result.cycles / 1e6:,.4g} Mcycles" if result.cycles else "does not fit"
     sys.stderr.write(f"{what}: {outcome}\n")
     return result
 
