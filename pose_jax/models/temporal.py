@@ -130,8 +130,9 @@ def strided(
 ) -> tuple[jax.Array, ModelState]:
     """One pose per window of exactly one receptive field.
 
-    Windows of a convolution whose stride is its width do not overlap, so it is a product of
-    neighbouring frames side by side with the kernel as one matrix.
+    Windows of a convolution whose stride is its width do not overlap, so it can be a product of
+    neighbouring frames side by side with the kernel as one matrix. On a CPU that is faster, on a
+    TPU the convolution is, by its compiler's estimate (``benchmarks/pose_strided_forms.py``).
 
     Args:
         config: the network.
@@ -308,45 +309,77 @@ def _minimal_filter(x: jax.Array, kernel: jax.Array, d: int) -> jax.Array:
 
 def _grouped(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """Convolution with a stride of its width w: (n, t, c) with (w, c, f) gives (n, t / w, f)."""
-    width, channels, features = kernel.shape
-    groups = x.reshape(x.shape[0], x.shape[1] // width, width * channels)
-    return _product(groups, kernel.reshape(width * channels, features))
+    return _strided(x, kernel.astype(x.dtype))
 
 
 def _product(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    return _matmul(x, kernel.astype(x.dtype))
+    return _grouped(x, kernel[None])
 
 
 @jax.custom_vjp
-def _matmul(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """(n, t, c) times (c, f)."""
+def _strided(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    return jax.lax.platform_dependent(x, kernel, cpu=_as_product, default=_as_convolution)
+
+
+def _strided_forward(
+    x: jax.Array, kernel: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _strided(x, kernel), (x, kernel)
+
+
+def _strided_backward(
+    saved: tuple[jax.Array, jax.Array], gradient: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    return jax.lax.platform_dependent(
+        *saved,
+        gradient,
+        cpu=_as_product_backward,
+        default=lambda x, kernel, gradient: jax.vjp(_as_convolution, x, kernel)[1](gradient),
+    )
+
+
+_strided.defvjp(_strided_forward, _strided_backward)
+
+
+def _as_convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    if len(kernel) == 1:
+        return jnp.einsum("ntc,cf->ntf", x, kernel[0])
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        window_strides=(len(kernel),),
+        padding="VALID",
+        dimension_numbers=("NWC", "WIO", "NWC"),
+    )
+
+
+def _as_product(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    x, kernel = _side_by_side(x, kernel)
     return jax.lax.dot_general(x, kernel, (((2,), (0,)), ((), ())))
 
 
-def _matmul_forward(
-    x: jax.Array, kernel: jax.Array
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return _matmul(x, kernel), (x, kernel)
-
-
-def _matmul_backward(
-    saved: tuple[jax.Array, jax.Array], gradient: jax.Array
+def _as_product_backward(
+    x: jax.Array, kernel: jax.Array, gradient: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """As JAX differentiates it, but for the order of the factors.
 
-    JAX multiplies the transposed gradient by x and transposes the result. On a CPU, XLA then writes
-    the gradient through all of batch normalisation transposed, which costs a third of a step.
+    JAX multiplies the transposed gradient by x and transposes the result. XLA then writes the
+    gradient through all of batch normalisation transposed, which costs a third of a step.
     """
-    x, kernel = saved
+    groups, matrix = _side_by_side(x, kernel)
     # Once, not again in each of the two products.
     gradient = jax.lax.optimization_barrier(gradient)
-    to_x = jax.lax.dot_general(gradient, kernel, (((2,), (1,)), ((), ())))
-    rows, columns = (each.reshape(-1, each.shape[-1]) for each in (x, gradient))
+    to_x = jax.lax.dot_general(gradient, matrix, (((2,), (1,)), ((), ())))
+    rows, columns = (each.reshape(-1, each.shape[-1]) for each in (groups, gradient))
     to_kernel = jax.lax.dot_general(rows, columns, (((0,), (0,)), ((), ())))
-    return to_x, to_kernel
+    return to_x.reshape(x.shape), to_kernel.reshape(kernel.shape)
 
 
-_matmul.defvjp(_matmul_forward, _matmul_backward)
+def _side_by_side(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The frames of each group side by side (n, t / w, w c), the kernel as one matrix (w c, f)."""
+    width, channels, features = kernel.shape
+    groups = x.reshape(x.shape[0], x.shape[1] // width, width * channels)
+    return groups, kernel.reshape(width * channels, features)
 
 
 def _poses(config: TemporalConfig, params: Params, x: jax.Array) -> jax.Array:
