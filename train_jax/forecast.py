@@ -47,7 +47,8 @@ class Memory:
         rest: what else is carried: averages, batch statistics, batches, resident data.
         temporaries: activations, gradients and scratch, as the compiler lays them out; None where
             it found no room for them.
-        code: the program, and what the compiler pads arrays by.
+        peak: of all of them at the worst moment; less than their sum, because what is replaced
+            gives its place away. None likewise.
         usable: what the device has for a program.
         missing: how much too little that is.
     """
@@ -56,16 +57,14 @@ class Memory:
     optimizer: int
     rest: int
     temporaries: int | None
-    code: int
+    peak: int | None
     usable: int
     missing: int
 
     @property
     def total(self) -> int:
         """What the program takes, or would take."""
-        if self.temporaries is None:
-            return self.usable + self.missing
-        return self.params + self.optimizer + self.rest + self.temporaries + self.code
+        return self.usable + self.missing if self.peak is None else self.peak
 
 
 @dataclasses.dataclass(frozen=True)
@@ -207,13 +206,10 @@ def _forecast(
     state, config = program.abstract, program.config
     params, optimizer = per_device(state.params), per_device(state.opt_state)
     rest = per_device((state.model_state, state.ema, *data))
-    temporaries, code, flops, cycles, summary = None, 0, None, None, None
+    temporaries, peak, flops, cycles, summary = None, None, None, None, None
     if compiled is not None:
         stats = compiled.memory_analysis()
-        padding = stats.argument_size_in_bytes - params - optimizer - rest
-        extra = max(stats.output_size_in_bytes - stats.alias_size_in_bytes, 0)
-        temporaries = stats.temp_size_in_bytes
-        code = padding + extra + stats.generated_code_size_in_bytes
+        temporaries, peak = stats.temp_size_in_bytes, stats.peak_memory_in_bytes
         summary = hlo.summarise(compiled.as_text())
         flops, cycles = summary.flops * chosen.num_devices, summary.cycles
     mesh = {name: int(size) for name, size in program.mesh.shape.items()}
@@ -228,7 +224,7 @@ def _forecast(
             optimizer,
             rest,
             temporaries,
-            code,
+            peak,
             round(chosen.chip.usable_gib * 2**30),
             missing,
         ),

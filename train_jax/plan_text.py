@@ -42,13 +42,12 @@ def _memory(one: Forecast) -> list[str]:
         ("batch, data, averages", memory.rest),
     ]
     if memory.temporaries is not None:
-        rows += [
-            ("activations, gradients, scratch", memory.temporaries),
-            ("program and padding", memory.code),
-        ]
+        rows.append(("activations, gradients, scratch", memory.temporaries))
     lines = ["", "Memory of a device, GiB"]
     lines += [f"  {name:34s}{nbytes / _GIB:9.3f}" for name, nbytes in rows]
-    lines.append(f"  {'together':34s}{memory.total / _GIB:9.3f} of {memory.usable / _GIB:.2f}")
+    lines.append(
+        f"  {'at the worst moment, together':34s}{memory.total / _GIB:9.3f} of {memory.usable / _GIB:.2f}"
+    )
     if one.fits:
         verdict = f"It fits; {(memory.usable - memory.total) / _GIB:.2f} GiB are left."
     elif memory.missing:

@@ -29,7 +29,7 @@ def example(**changes):
         "batch_size": 512,
         "total": 1000,
         "num_params": 10**9,
-        "memory": Memory(2 * GIB, 4 * GIB, GIB, 3 * GIB, GIB, round(15.48 * GIB), 0),
+        "memory": Memory(2 * GIB, 4 * GIB, GIB, 3 * GIB, 9 * GIB, round(15.48 * GIB), 0),
         "multiply_adds": 2e10,
         "flops": 7e13,
         "cycles": 940_000_000,
@@ -59,11 +59,12 @@ def test_what_follows_from_cycles():
 
 def test_memory_is_told_part_by_part():
     one = example()
-    assert one.memory.total == 11 * GIB
+    # Less than the sum: the compiler gives the same place away several times.
+    assert one.memory.total == 9 * GIB
     text = report(one, price=None)
-    assert "It fits; 4.48 GiB are left." in text
+    assert "It fits; 6.48 GiB are left." in text
     assert "Known error" in text
-    lacking = dataclasses.replace(one.memory, temporaries=None, missing=2 * GIB)
+    lacking = dataclasses.replace(one.memory, temporaries=None, peak=None, missing=2 * GIB)
     short = example(cycles=None, flops=None, memory=lacking, exchanges=())
     assert not short.fits
     assert math.isnan(short.step_seconds)

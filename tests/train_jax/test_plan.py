@@ -36,6 +36,8 @@ def test_a_plan():
     assert number(text, r"parameters# *\n") == 19_626
     assert number(text, "steps,# images") == 20 * 16
     assert "It fits" in text
+    together = number(text, "worst moment, together# of")
+    assert 0 < together <= number(text, "scratch#") + 0.01
     # The program trains: its products are those of the model, its gradients meet over the data.
     assert re.search(r"all-reduce over data .* times", text)
     cycles = number(text, r"\(# Mcycles\)") * 1e6
@@ -78,7 +80,7 @@ def test_what_does_not_fit_is_said():
 )
 def test_the_least_change_that_fits_is_found(fits, found, monkeypatch):
     def forecast(config, chosen):
-        memory = Memory(1, 1, 1, 1 if fits(config) else None, 1, 2**30, 2**20)
+        memory = Memory(1, 1, 1, 1, 1 if fits(config) else None, 2**30, 2**20)
         cycles = 10**9 if fits(config) else None
         return Forecast(
             chosen, {}, 1, 1, 1, memory, 1.0, None, cycles, (), 0, 0, "images", ()
