@@ -45,9 +45,8 @@ def _memory(one: Forecast) -> list[str]:
         rows.append(("activations, gradients, scratch", memory.temporaries))
     lines = ["", "Memory of a device, GiB"]
     lines += [f"  {name:34s}{nbytes / _GIB:9.3f}" for name, nbytes in rows]
-    lines.append(
-        f"  {'at the worst moment, together':34s}{memory.total / _GIB:9.3f} of {memory.usable / _GIB:.2f}"
-    )
+    of = f"{memory.total / _GIB:9.3f} of {memory.usable / _GIB:.2f}"
+    lines.append(f"  {'at the worst moment, together':34s}{of}")
     if one.fits:
         verdict = f"It fits; {(memory.usable - memory.total) / _GIB:.2f} GiB are left."
     elif memory.missing:
