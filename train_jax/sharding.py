@@ -58,6 +58,13 @@ def constrain_batch(x: jax.Array) -> jax.Array:
     return jax.lax.with_sharding_constraint(x, P(BATCH_AXES))
 
 
+def on_every_device(x: jax.Array) -> jax.Array:
+    """Keeps a small array whole on every device: what is computed of it needs no exchange."""
+    if jax.sharding.get_abstract_mesh().empty:
+        return x
+    return jax.lax.with_sharding_constraint(x, P())
+
+
 def path_name(path: Sequence[Any]) -> str:
     """A tree path as published checkpoints write it: ``Transformer/encoder_norm/scale``."""
     return jax.tree_util.keystr(tuple(path), simple=True, separator="/")

@@ -8,6 +8,8 @@ in ``order``, an epoch's order is a keyed Feistel network (Luby and Rackoff 1988
 import jax
 import jax.numpy as jnp
 
+from train_jax.sharding import on_every_device
+
 # A change of the numbers below changes the order of every run: then rename this.
 SCHEME = "feistel8-u32-v1"
 _ROUNDS = 8
@@ -37,7 +39,7 @@ def shuffled(offset: jax.Array, epoch: jax.Array, *, num_examples: int, seed: in
     half, mask = jnp.uint32(half_bits), jnp.uint32((1 << half_bits) - 1)
     # Hashed one after the other: (seed 0, epoch 1) must not be (seed 1, epoch 0).
     start = mix32(jnp.uint32((seed + 0x9E3779B9) & 0xFFFFFFFF))
-    keys = mix32(start + epoch.astype(jnp.uint32))
+    keys = mix32(start + on_every_device(epoch.astype(jnp.uint32)))
 
     def permute(values: jax.Array) -> jax.Array:
         left, right = values >> half, values & mask
@@ -47,9 +49,12 @@ def shuffled(offset: jax.Array, epoch: jax.Array, *, num_examples: int, seed: in
         return (left << half) | right
 
     limit = jnp.uint32(num_examples)
+    # Whole on every device: split, the loop would ask all of them in each round whether it goes on.
+    # That costs accelerators time, and the CPU backend does not order such a question among other
+    # exchanges, so that devices wait for each other for ever (jaxlib 0.10.2).
     values = jax.lax.while_loop(
         lambda values: (values >= limit).any(),
-        lambda values: jnp.where(values >= limit, permute(values), values),
-        permute(offset.astype(jnp.uint32)),
+        lambda values: on_every_device(jnp.where(values >= limit, permute(values), values)),
+        on_every_device(permute(on_every_device(offset.astype(jnp.uint32)))),
     )
     return values.astype(jnp.int32)
