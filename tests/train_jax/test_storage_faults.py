@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import gc
 import json
 import logging
 import os
@@ -27,6 +28,14 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
     pytest.mark.filterwarnings("ignore:coroutine .* was never awaited"),
 ]
+
+
+@pytest.fixture(autouse=True)
+def no_coroutine_is_left():
+    """They are complained of when they are collected, which must not be in another test."""
+    yield
+    gc.collect()
+
 
 # What Python does to files; the arrays' bytes are written by TensorStore, see the limits below.
 CHANGES = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree"}
