@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from train_jax.data.device_order import shuffled
+from train_jax.mesh import MeshConfig, make_mesh
+from train_jax.sharding import batch_sharding
 
 
 @functools.partial(jax.jit, static_argnames=("num_examples", "seed"))
@@ -64,3 +66,19 @@ def test_the_order_of_existing_runs_stays_as_it_is():
         7,
         6,
     ]
+
+
+def test_devices_do_not_ask_each_other_whether_to_go_on():
+    """A sum over devices in a loop's condition may stop a CPU for ever, and slows a pod."""
+    mesh = make_mesh(MeshConfig())
+    assert mesh.size > 1
+    n, batch = 1000, 16 * mesh.size
+    place = np.arange(batch, dtype=np.int32)
+    with jax.set_mesh(mesh):
+        split = jax.device_put((place, np.zeros_like(place)), batch_sharding(mesh))
+        step = jax.jit(lambda *at: shuffled(*at, num_examples=n, seed=3))
+        program = step.lower(*split).compile()
+        assert "all-reduce" not in program.as_text()
+        found = np.asarray(program(*split))
+    alone = shuffled(jnp.asarray(place), jnp.zeros(batch, jnp.int32), num_examples=n, seed=3)
+    np.testing.assert_array_equal(found, alone)
