@@ -135,6 +135,8 @@ def leave(code: int, *, wait_s: float = 10) -> NoReturn:
         with contextlib.suppress(Exception):
             jax.distributed.shutdown()
 
+    # What is wrong has been said; threads that fail because the process ends have nothing to add.
+    threading.excepthook = sys.unraisablehook = lambda *_: None
     thread = threading.Thread(target=shut_down, daemon=True)
     thread.start()
     thread.join(wait_s)

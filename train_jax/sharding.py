@@ -7,7 +7,7 @@ large run.
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -58,11 +58,15 @@ def constrain_batch(x: jax.Array) -> jax.Array:
     return jax.lax.with_sharding_constraint(x, P(BATCH_AXES))
 
 
-def on_every_device(x: jax.Array) -> jax.Array:
-    """Keeps a small array whole on every device: what is computed of it needs no exchange."""
+def on_every_device(function: Callable[..., jax.Array], *arrays: jax.Array) -> jax.Array:
+    """Calls ``function`` on every device by itself, with whole arrays: it exchanges nothing.
+
+    Only saying where the arrays should lie would not do: inside a loop the compiler may still
+    split them as the consumer of the result does (jax 0.12).
+    """
     if jax.sharding.get_abstract_mesh().empty:
-        return x
-    return jax.lax.with_sharding_constraint(x, P())
+        return function(*arrays)
+    return jax.shard_map(function, in_specs=P(), out_specs=P(), check_vma=False)(*arrays)
 
 
 def path_name(path: Sequence[Any]) -> str:

@@ -39,22 +39,26 @@ def shuffled(offset: jax.Array, epoch: jax.Array, *, num_examples: int, seed: in
     half, mask = jnp.uint32(half_bits), jnp.uint32((1 << half_bits) - 1)
     # Hashed one after the other: (seed 0, epoch 1) must not be (seed 1, epoch 0).
     start = mix32(jnp.uint32((seed + 0x9E3779B9) & 0xFFFFFFFF))
-    keys = mix32(start + on_every_device(epoch.astype(jnp.uint32)))
-
-    def permute(values: jax.Array) -> jax.Array:
-        left, right = values >> half, values & mask
-        for i in range(_ROUNDS):
-            f = mix32(right ^ mix32(keys + jnp.uint32(0x9E3779B9 * (i + 1) & 0xFFFFFFFF)))
-            left, right = right, left ^ (f & mask)
-        return (left << half) | right
-
     limit = jnp.uint32(num_examples)
+
+    def walk(offset: jax.Array, epoch: jax.Array) -> jax.Array:
+        keys = mix32(start + epoch.astype(jnp.uint32))
+
+        def permute(values: jax.Array) -> jax.Array:
+            left, right = values >> half, values & mask
+            for i in range(_ROUNDS):
+                f = mix32(right ^ mix32(keys + jnp.uint32(0x9E3779B9 * (i + 1) & 0xFFFFFFFF)))
+                left, right = right, left ^ (f & mask)
+            return (left << half) | right
+
+        values = jax.lax.while_loop(
+            lambda values: (values >= limit).any(),
+            lambda values: jnp.where(values >= limit, permute(values), values),
+            permute(offset.astype(jnp.uint32)),
+        )
+        return values.astype(jnp.int32)
+
     # Whole on every device: split, the loop would ask all of them in each round whether it goes on.
     # That costs accelerators time, and the CPU backend does not order such a question among other
-    # exchanges, so that devices wait for each other for ever (jaxlib 0.10.2).
-    values = jax.lax.while_loop(
-        lambda values: (values >= limit).any(),
-        lambda values: on_every_device(jnp.where(values >= limit, permute(values), values)),
-        on_every_device(permute(on_every_device(offset.astype(jnp.uint32)))),
-    )
-    return values.astype(jnp.int32)
+    # exchanges, so that devices wait for each other for ever (jaxlib 0.10 and 0.12).
+    return on_every_device(walk, offset, epoch)

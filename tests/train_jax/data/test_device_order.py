@@ -1,15 +1,17 @@
 """The order on the device: permutations, different for every epoch and seed."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from train_jax import hlo
 from train_jax.data.device_order import shuffled
 from train_jax.mesh import MeshConfig, make_mesh
-from train_jax.sharding import batch_sharding
+from train_jax.sharding import batch_sharding, constrain_batch
 
 
 @functools.partial(jax.jit, static_argnames=("num_examples", "seed"))
@@ -68,17 +70,33 @@ def test_the_order_of_existing_runs_stays_as_it_is():
     ]
 
 
-def test_devices_do_not_ask_each_other_whether_to_go_on():
+@pytest.mark.parametrize("sizes", [MeshConfig(), MeshConfig(2, 2, 2)], ids=str)
+def test_devices_do_not_ask_each_other_whether_to_go_on(sizes):
     """A sum over devices in a loop's condition may stop a CPU for ever, and slows a pod."""
-    mesh = make_mesh(MeshConfig())
+    mesh = make_mesh(sizes)
     assert mesh.size > 1
     n, batch = 1000, 16 * mesh.size
     place = np.arange(batch, dtype=np.int32)
+    examples = np.arange(n, dtype=np.int32)
+
+    def step(examples, *at):
+        # What is gathered is split, which the compiler would like the loop to be as well.
+        return constrain_batch(jnp.take(examples, shuffled(*at, num_examples=n, seed=3), axis=0))
+
     with jax.set_mesh(mesh):
-        split = jax.device_put((place, np.zeros_like(place)), batch_sharding(mesh))
-        step = jax.jit(lambda *at: shuffled(*at, num_examples=n, seed=3))
-        program = step.lower(*split).compile()
-        assert "all-reduce" not in program.as_text()
-        found = np.asarray(program(*split))
+        split = batch_sharding(mesh)
+        args = jax.device_put((examples, place, np.zeros_like(place)), split)
+        program = jax.jit(step).lower(*args).compile()
+        found = np.asarray(program(*args))
+    computations, _ = hlo.parse(program.as_text())
+    conditions = [
+        re.search(r"condition=%?([\w.\-]+)", instruction.text)[1]
+        for computation in computations.values()
+        for instruction in computation.values()
+        if instruction.opcode == "while"
+    ]
+    assert conditions
+    for name in conditions:
+        assert not [each for each in computations[name].values() if "all-" in each.opcode]
     alone = shuffled(jnp.asarray(place), jnp.zeros(batch, jnp.int32), num_examples=n, seed=3)
     np.testing.assert_array_equal(found, alone)
