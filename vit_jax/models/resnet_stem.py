@@ -1,5 +1,8 @@
 """The convolutional front of a hybrid: weight-standardised convolutions and GroupNorm."""
 
+from collections.abc import Callable
+from typing import Literal
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -13,13 +16,24 @@ GROUPS = 32
 STANDARDISE_EPSILON = 1e-5
 
 
+def std_plus_epsilon(variance: jax.Array) -> jax.Array:
+    """What kernels are divided by, from their variance."""
+    return jnp.sqrt(variance) + STANDARDISE_EPSILON
+
+
 class StdConv(nn.Module):
-    """A convolution without bias whose kernel is standardised over (height, width, input)."""
+    """A convolution without bias whose kernel is standardised over (height, width, input).
+
+    ``padding`` is that of every side in pixels, or "SAME" for as little as the stride allows, of
+    which an odd pixel goes to the end.
+    """
 
     features: int
     size: int
     stride: int
     dtype: jnp.dtype
+    padding: int | Literal["SAME"] = "SAME"
+    divisor: Callable[[jax.Array], jax.Array] = std_plus_epsilon
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -27,13 +41,13 @@ class StdConv(nn.Module):
         shape = (self.size, self.size, x.shape[-1], self.features)
         kernel = self.param("kernel", lecun_normal, shape)
         kernel = kernel - kernel.mean((0, 1, 2), keepdims=True)
-        std = jnp.sqrt(jnp.square(kernel).mean((0, 1, 2), keepdims=True))
-        kernel = kernel / (std + STANDARDISE_EPSILON)
+        kernel = kernel / self.divisor(jnp.square(kernel).mean((0, 1, 2), keepdims=True))
+        padding = "SAME" if self.padding == "SAME" else [(self.padding, self.padding)] * 2
         return jax.lax.conv_general_dilated(
             x,
             kernel.astype(self.dtype),
             window_strides=(self.stride, self.stride),
-            padding="SAME",
+            padding=padding,
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
 
@@ -43,6 +57,7 @@ class GroupNorm(nn.Module):
 
     dtype: jnp.dtype
     scale_init: Initializer = ones
+    epsilon: float = EPSILON
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -53,7 +68,7 @@ class GroupNorm(nn.Module):
         groups = x.astype(jnp.float32).reshape(*x.shape[:3], GROUPS, channels // GROUPS)
         mean = groups.mean((1, 2, 4), keepdims=True)
         variance = jnp.square(groups - mean).mean((1, 2, 4), keepdims=True)
-        y = ((groups - mean) * jax.lax.rsqrt(variance + EPSILON)).reshape(x.shape)
+        y = ((groups - mean) * jax.lax.rsqrt(variance + self.epsilon)).reshape(x.shape)
         return (y * scale + bias).astype(self.dtype)
 
 
