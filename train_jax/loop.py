@@ -20,7 +20,7 @@ from absl import logging
 from etils import epath
 from jax.sharding import Mesh
 
-from train_jax import hosts
+from train_jax import hosts, record
 from train_jax.budget import Ledger, Limit, Spent, make_limit, spent_of
 from train_jax.checkpoint import Checkpoints, DamagedCheckpoint, read_meta, require_writable
 from train_jax.config import differences, identity, to_dict
@@ -126,6 +126,8 @@ def fit(task: Task, config: TrainConfig, workdir: str) -> Result:
             state = _restore_or_begin(run, checkpoints, ledger)
             result = _train(run, state, checkpoints, notice, ledger)
     if hosts.is_main():
+        if result.metrics and not result.preempted:
+            _note_result(run, result, ledger)
         logging.info("Spent by step %d: %s.", result.step, result.spent.summary())
     return result
 
@@ -304,6 +306,7 @@ def _meta(run: _Run, step: int, ledger: Ledger) -> dict[str, Any]:
     """What a checkpoint says about itself, beside its arrays."""
     return {
         "step": step,
+        "total_steps": run.total,
         "seed": run.config.seed,
         "config": to_dict(run.config),
         "identity": {
@@ -313,6 +316,22 @@ def _meta(run: _Run, step: int, ledger: Ledger) -> dict[str, Any]:
         "spent": ledger.spent().to_json(),
         **run.task.about,
     }
+
+
+def _note_result(run: _Run, result: Result, ledger: Ledger) -> None:
+    """Records the evaluation at the end of the run."""
+    splits: dict[str, dict[str, float]] = {}
+    for name, value in result.metrics.items():
+        split, _, metric = name.partition("/")
+        splits.setdefault(split, {})[metric] = value
+    made = record.make_record(
+        "train_jax.loop",
+        run.config,
+        splits,
+        meta=_meta(run, result.step, ledger),
+        checkpoint=str(run.workdir / "checkpoints" / str(result.step)),
+    )
+    record.note(made, run.workdir / record.DIRECTORY)
 
 
 def _next_batch(batches: Iterator[Any], last_loss: jax.Array, ledger: Ledger) -> Any:
