@@ -62,9 +62,9 @@ class Record:
         seed: of the training run.
         step: how far it was.
         total_steps: its length.
-        cost: ``core_days``, ``core_seconds``, ``hours`` and ``goodput`` (see `budget`) of the run up
-            to the checkpoint; ``v3_core_days``, converted as budgets are; ``exaflop``, the useful
-            operations. As far as they are known.
+        cost: of the run up to the checkpoint ``core_days``, ``core_seconds``, ``hours`` and
+            ``goodput`` (see `budget`); ``v3_core_days``, converted as budgets are; ``exaflop``, the
+            useful operations. As far as they are known.
         commit: of the code, when it lies in a git repository; "+" behind it: with changes.
         versions: of the packages and of Python.
         devices: ``platform``, ``kind``, ``count`` and ``processes`` of the evaluation.
@@ -156,8 +156,8 @@ def start_of(path: str | None) -> dict[str, Any] | None:
     """What a run began with, as far as it can still be read.
 
     Returns:
-        ``path``; for a run of ours also ``step`` and ``config`` (its identity), for a published file
-        ``bytes``. None where there is none.
+        ``path``; for a run of ours also ``step`` and ``config`` (its identity), for a published
+        file ``bytes``. None where there is none.
     """
     if not path:
         return None

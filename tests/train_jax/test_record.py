@@ -123,7 +123,7 @@ def test_a_damaged_record_is_named(tmp_path, change, fault):
 
 
 def test_what_cannot_be_read_at_all_is_said(tmp_path):
-    with pytest.raises(UserError, match="no directory .*nowhere; name one"):
+    with pytest.raises(UserError, match=r"no directory .*nowhere; name one"):
         read_records([str(tmp_path / "nowhere")])
     path = write(made(), epath.Path(tmp_path))
     assert path is not None
@@ -135,7 +135,7 @@ def test_what_cannot_be_read_at_all_is_said(tmp_path):
 def test_a_place_that_cannot_be_written_is_named(tmp_path, caplog):
     (tmp_path / "file").write_text("")
     place = epath.Path(tmp_path / "file" / "results")
-    with pytest.raises(UserError, match="cannot be written .*name another directory"):
+    with pytest.raises(UserError, match=r"cannot be written .*name another directory"):
         write(made(), place)
     with caplog.at_level(logging.WARNING):
         note(made(), place)
