@@ -193,11 +193,12 @@ def build_ours(args: argparse.Namespace) -> dict:
     modes = {"scan": ("scan", "names"), "unrolled": ("unrolled", "none")}
     execution, remat = modes[args.worker]
     config = config_for(args.variants, execution=execution, remat=remat)
-    init = jax.jit(lambda key: api.init(config, key, (224, 224, 3)), out_shardings=replicated(mesh))
+    shape = (224, 224, 3)
+    init = jax.jit(lambda key: api.init(config, key, shape)[0], out_shardings=replicated(mesh))
     return jax_calls(
         args,
         init,
-        lambda params, images: api.apply(config, params, images)[0],
+        lambda params, images: api.apply(config, params, {}, images)[0],
         sharding=batch_sharding(mesh),
     )
 

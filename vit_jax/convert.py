@@ -105,7 +105,8 @@ def _read(source: Source, found: Recognised) -> tuple[Plan, Any]:
     stride = found.model.stem.stride if found.model.stem else 1
     height, width = (patch * stride for patch in found.model.patch_size)
     image_shape = found.image_shape or (height, width, 3)
-    target = jax.eval_shape(lambda key: api.init(found.model, key, image_shape), jax.random.key(0))
+    key = jax.random.key(0)
+    target, _ = jax.eval_shape(lambda key: api.init(found.model, key, image_shape), key)
     plan = make_plan(source.shapes, target, [Rule(".*", "load")])
     place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     fresh = jax.tree.map(

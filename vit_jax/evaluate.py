@@ -17,9 +17,9 @@ from train_jax.budget import spent_of
 from train_jax.errors import UserError
 from train_jax.evaluation import make_evaluator
 from train_jax.mesh import make_mesh
-from train_jax.sharding import param_shardings
+from train_jax.sharding import param_shardings, replicated
 from train_jax.stored import read_meta
-from vit_jax.init_from import is_published, transfer_params
+from vit_jax.init_from import is_published, transfer_model
 from vit_jax.models import api
 from vit_jax.task import ViTTrainConfig, image_shape, make_evaluations
 from vit_jax.transfer import TransferConfig
@@ -42,19 +42,19 @@ def evaluate(config: ViTTrainConfig, checkpoint: str) -> dict[str, dict[str, flo
     mesh, model, shape = make_mesh(config.mesh), config.model, image_shape(config.data)
     with jax.set_mesh(mesh):
         abstract = jax.eval_shape(lambda key: api.init(model, key, shape), jax.random.key(0))
-        shardings = param_shardings(abstract, api.param_rules(model, shape), mesh)
-        places = jax.tree.map(
+        shardings = param_shardings(abstract[0], api.param_rules(model, shape), mesh)
+        params, model_state = jax.tree.map(
             lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
             abstract,
-            shardings,
+            (shardings, jax.tree.map(lambda _: replicated(mesh), abstract[1])),
         )
         # What started the run (grids, patterns) does not apply to its own checkpoints.
         transfer = TransferConfig(keep_head=True, averaged=config.transfer.averaged)
-        params = transfer_params(
-            checkpoint, places, model=model, image_shape=shape, config=transfer
+        params, model_state = transfer_model(
+            checkpoint, params, model_state, model=model, image_shape=shape, config=transfer
         )
         return {
-            name: make_evaluator(evaluation, mesh)(params, {})
+            name: make_evaluator(evaluation, mesh)(params, model_state)
             for name, evaluation in evaluations.items()
         }
 

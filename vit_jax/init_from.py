@@ -10,10 +10,10 @@ import jax
 from absl import logging
 from jax.sharding import NamedSharding, PartitionSpec
 
-from train_jax.checkpoint import read_meta, read_params_shapes, restore_params
+from train_jax.checkpoint import read_meta, read_params_shapes, restore_params, restore_parts
 from train_jax.sharding import flat_names
 from train_jax.transfer import Plan, apply_plan, draft_plan
-from vit_jax.models.config import ViTConfig
+from vit_jax.models.api import ModelConfig, ModelState, Params, grid_of
 from vit_jax.posemb import Grid
 from vit_jax.transfer import TransferConfig, transfer_rules
 from vit_jax.weights import open_published
@@ -72,41 +72,52 @@ def open_source(path: str | os.PathLike[str], *, averaged: bool = True) -> Sourc
     return Source(path, shapes, read_meta(path), read)
 
 
-def transfer_params(
+def transfer_model(
     path: str | os.PathLike[str],
-    fresh: Any,
+    fresh: Params,
+    model_state: ModelState,
     *,
-    model: ViTConfig,
+    model: ModelConfig,
     image_shape: tuple[int, ...],
     config: TransferConfig | None = None,
-) -> Any:
-    """The model's parameters, started from a checkpoint as fine-tuning does.
+) -> tuple[Params, ModelState]:
+    """A model that starts from a checkpoint, as fine-tuning does.
 
     The whole plan is logged; see :func:`vit_jax.transfer.transfer_rules` for what it does.
 
     Args:
         path: as for :func:`open_source`.
         fresh: the model's initial parameters, wherever they are placed.
+        model_state: running statistics of batch normalisation, likewise; or nothing.
         model: the model.
         image_shape: (..., height, width, channels) of its images.
         config: departures from the paper's rules.
 
     Returns:
-        Parameters like ``fresh``, float32, in the same places.
+        Parameters like ``fresh``, float32, and the checkpoint's statistics, in the same places.
 
     Raises:
         UserError: the checkpoint cannot be read, or a name, shape or dtype is unexplained.
     """
     config = config or TransferConfig()
     source = open_source(path, averaged=config.averaged)
-    target_grid = model.grid(image_shape)
     rules = transfer_rules(
-        source.shapes, fresh, source_grid=source.grid, target_grid=target_grid, config=config
+        source.shapes,
+        fresh,
+        source_grid=source.grid,
+        target_grid=grid_of(model, image_shape),
+        config=config,
     )
     plan = draft_plan(source.shapes, fresh, rules)
     logging.info("Starting from %s:\n%s", source.path, plan.table())
     plan.check()
-    return apply_plan(plan, source.read(_wanted(plan, fresh)), fresh)
+    params = apply_plan(plan, source.read(_wanted(plan, fresh)), fresh)
+    if model_state:
+        places = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), model_state
+        )
+        model_state = restore_parts(path, {"model_state": places})["model_state"]
+    return params, model_state
 
 
 def nested(flat: Mapping[str, Any]) -> dict[str, Any]:

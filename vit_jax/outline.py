@@ -45,9 +45,9 @@ def outline(config: ViTTrainConfig) -> Outline:
         UserError: the model does not fit the images, or the length of an epoch is not known.
     """
     model, shape = config.model, image_shape(config.data)
-    model.grid(shape)
+    api.grid_of(model, shape)
     task = Task(
-        init=lambda key: (api.init(model, key, shape), {}),
+        init=lambda key: api.init(model, key, shape),
         loss=make_loss(config),
         train_data=TrainData(config.batch_size, _examples(config), "outline", _no_data),
         evaluations={},

@@ -1,4 +1,4 @@
-"""Training a Vision Transformer: what a step minimises, what an evaluation measures."""
+"""Training an image classifier: what a step minimises, what an evaluation measures."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -14,10 +14,9 @@ from train_jax.train_config import TrainConfig
 from vit_jax.data.on_device import mixup, normalise, random_flip
 from vit_jax.data.pipeline import DataConfig, data_source, eval_data, train_data
 from vit_jax.data.preprocess import height_width
-from vit_jax.init_from import transfer_params
+from vit_jax.init_from import transfer_model
 from vit_jax.losses import LossName, cross_entropy, multi_hot, smooth_labels, top_k_accuracy
 from vit_jax.models import api
-from vit_jax.models.config import ViTConfig
 from vit_jax.transfer import TransferConfig
 
 
@@ -38,7 +37,7 @@ class ViTTrainConfig(TrainConfig):
         package: which package the config is of (see train_jax/outline.py).
     """
 
-    model: ViTConfig
+    model: api.ModelConfig
     data: DataConfig
     evaluations: Mapping[str, DataConfig] = dataclasses.field(default_factory=dict, metadata=FREE)
     evaluation_batch_size: int | None = dataclasses.field(default=None, metadata=FREE)
@@ -57,23 +56,23 @@ def make_task(config: ViTTrainConfig) -> Task:
         UserError: data that are not there, or a model that does not fit them.
     """
     model, shape = config.model, image_shape(config.data)
-    grid = model.grid(shape)
+    grid = api.grid_of(model, shape)
     data = train_data(config.data, batch_size=config.batch_size, seed=config.seed)
     _require_classes(model, config.data)
 
     def init(key: jax.Array) -> tuple[Params, ModelState]:
-        return api.init(model, key, shape), {}
+        return api.init(model, key, shape)
 
     def transfer(fresh: Params, model_state: ModelState) -> tuple[Params, ModelState]:
         assert config.init_from is not None
-        params = transfer_params(
+        return transfer_model(
             config.init_from,
             fresh,
+            model_state,
             model=model,
             image_shape=shape,
             config=config.transfer,
         )
-        return params, model_state
 
     return Task(
         init=init,
@@ -82,7 +81,7 @@ def make_task(config: ViTTrainConfig) -> Task:
         evaluations=make_evaluations(config),
         param_rules=api.param_rules(model, shape),
         transfer=None if config.init_from is None else transfer,
-        about={"model": to_dict(model), "image_shape": list(shape), "grid": list(grid)},
+        about={"model": to_dict(model), "image_shape": list(shape), "grid": grid and list(grid)},
     )
 
 
@@ -103,7 +102,7 @@ def make_loss(config: ViTTrainConfig) -> LossFn:
         )
         if config.mixup:
             images, targets = mixup(images, targets, key=mixup_key, p=config.mixup)
-        logits, _ = api.apply(model, params, images, key=model_key)
+        logits, _, model_state = api.apply(model, params, model_state, images, key=model_key)
         losses = cross_entropy(logits, targets, kind=config.loss)
         metrics = {"accuracy": top_k_accuracy(logits, batch["labels"])}
         return losses.mean(), (model_state, metrics)
@@ -120,8 +119,7 @@ def make_evaluations(config: ViTTrainConfig) -> dict[str, Evaluation]:
     model = config.model
 
     def metrics(params: Params, model_state: ModelState, batch: Batch) -> Metrics:
-        del model_state
-        logits, _ = api.apply(model, params, normalise(batch["image"]))
+        logits, *_ = api.apply(model, params, model_state, normalise(batch["image"]))
         labels, mask = batch["labels"], batch["mask"]
         losses = cross_entropy(logits, multi_hot(labels, model.num_classes), kind=config.loss)
         return {
@@ -134,7 +132,7 @@ def make_evaluations(config: ViTTrainConfig) -> dict[str, Evaluation]:
     evaluations = {}
     for name, data in config.evaluations.items():
         _require_classes(model, data)
-        model.grid(image_shape(data))
+        api.grid_of(model, image_shape(data))
         evaluations[name] = Evaluation(eval_data(data, batch_size=batch_size), metrics)
     return evaluations
 
@@ -144,7 +142,7 @@ def image_shape(data: DataConfig) -> tuple[int, int, int]:
     return (*height_width(data.preprocess.size), 3)
 
 
-def _require_classes(model: ViTConfig, data: DataConfig) -> None:
+def _require_classes(model: api.ModelConfig, data: DataConfig) -> None:
     found = data_source(data).num_classes
     if found != model.num_classes:
         raise UserError(

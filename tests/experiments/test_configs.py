@@ -241,15 +241,15 @@ def test_patches_tile_every_image_and_every_run_has_a_schedule():
         for data in ("imagenet2012", "oxford_flowers102")
     ]
     for config in configs:
-        grid = config.model.grid(image_shape(config.data))
+        grid = api.grid_of(config.model, image_shape(config.data))
         for evaluation in config.evaluations.values():
-            assert config.model.grid(image_shape(evaluation)) == grid
+            assert api.grid_of(config.model, image_shape(evaluation)) == grid
         made_schedule(config)
 
 
 def test_weight_decay_is_for_kernels_alone():
     config = built(pretrain, "R50+B/16,jft300m")
-    params = jax.eval_shape(
+    params, _ = jax.eval_shape(
         lambda key: api.init(config.model, key, image_shape(config.data)), jax.random.key(0)
     )
     mask = flat_names(decayed(params, config.optimizer.decay_pattern))

@@ -48,7 +48,7 @@ def train(recorded, schedule, start, **optimizer):
     rule = make_optimizer(Sgd(momentum=0.9, clip_norm=1.0, **optimizer), schedule, params)
 
     def loss(params):
-        logits, _ = api.apply(MODEL, params, images)
+        logits, *_ = api.apply(MODEL, params, {}, images)
         return softmax_cross_entropy(logits, labels).mean()
 
     @jax.jit

@@ -84,6 +84,6 @@ def test_the_count_is_that_of_the_model(config):
     shape = (32, 64, 3)
 
     key, images = jax.random.key(0), jnp.zeros((1, *shape))
-    params = jax.eval_shape(lambda key: api.init(config, key, shape), key)
-    traced = jax.make_jaxpr(lambda params, images: api.apply(config, params, images)[0])
+    params, _ = jax.eval_shape(lambda key: api.init(config, key, shape), key)
+    traced = jax.make_jaxpr(lambda params, images: api.apply(config, params, {}, images)[0])
     assert counted(traced(params, images).jaxpr) == multiply_adds(config, shape)

@@ -16,7 +16,7 @@ from train_jax.errors import UserError
 from train_jax.sharding import flat_names
 from train_jax.transfer import make_plan
 from vit_jax.convert import convert
-from vit_jax.init_from import nested, transfer_params
+from vit_jax.init_from import nested, transfer_model
 from vit_jax.models import api
 from vit_jax.models.config import ViTConfig
 from vit_jax.npz import write_npz
@@ -36,13 +36,21 @@ def shape(*dims):
 @functools.cache
 def fresh(model, image_shape=IMAGE):
     """Stands for initial parameters, of which almost only the shapes and places matter."""
-    shapes = jax.eval_shape(lambda key: api.init(model, key, image_shape), jax.random.key(0))
+    shapes, _ = jax.eval_shape(lambda key: api.init(model, key, image_shape), jax.random.key(0))
     return jax.tree.map(lambda leaf: jnp.asarray(np.full(leaf.shape, 0.5, leaf.dtype)), shapes)
+
+
+def started_from(path, params, **options):
+    params, model_state = transfer_model(path, params, {}, **options)
+    assert model_state == {}
+    return params
 
 
 def logits_of(model, params, images):
     with jax.default_matmul_precision("highest"):
-        return jax.jit(lambda params, images: api.apply(model, params, images)[0])(params, images)
+        return jax.jit(lambda params, images: api.apply(model, params, {}, images)[0])(
+            params, images
+        )
 
 
 @pytest.fixture
@@ -59,7 +67,7 @@ def original(data_dir):
 @pytest.mark.parametrize(("case", "size"), [("drop", None), ("keep", 20)])
 def test_fine_tuning_starts_as_in_the_original(pretrained, original, tmp_path, case, size):
     model = dataclasses.replace(TINY, representation_size=size)
-    params = transfer_params(pretrained, fresh(model), model=model, image_shape=IMAGE)
+    params = started_from(pretrained, fresh(model), model=model, image_shape=IMAGE)
     save_published(tmp_path / "out.npz", params, names="linen")
     with np.load(tmp_path / "out.npz") as file:
         assert sorted(file.files) == sorted(original[f"{case}/names"])
@@ -76,7 +84,7 @@ def test_fine_tuning_starts_as_in_the_original(pretrained, original, tmp_path, c
 @pytest.mark.parametrize(("case", "size"), [("drop", None), ("keep", 20)])
 def test_logits_of_the_transferred_model(pretrained, original, case, size):
     model = dataclasses.replace(TINY, representation_size=size)
-    params = transfer_params(pretrained, fresh(model), model=model, image_shape=IMAGE)
+    params = started_from(pretrained, fresh(model), model=model, image_shape=IMAGE)
     images = jnp.asarray(seeded.images(1, 24, 4))
     np.testing.assert_array_equal(logits_of(model, params, images), np.zeros((1, 7)))
     kernel = params["head"]["kernel"]
@@ -87,7 +95,7 @@ def test_logits_of_the_transferred_model(pretrained, original, case, size):
 
 
 def test_the_first_loss_is_log_of_the_number_of_classes(pretrained):
-    params = transfer_params(pretrained, fresh(TINY), model=TINY, image_shape=IMAGE)
+    params = started_from(pretrained, fresh(TINY), model=TINY, image_shape=IMAGE)
     logits = logits_of(TINY, params, jnp.asarray(seeded.images(4, 24, 0)))
     losses = -jax.nn.log_softmax(logits)
     np.testing.assert_allclose(losses, np.full((4, 7), np.log(7)), rtol=1e-6)
@@ -96,7 +104,7 @@ def test_the_first_loss_is_log_of_the_number_of_classes(pretrained):
 def test_a_fine_tuned_model_is_continued_with_its_head(data_dir):
     model = dataclasses.replace(TINY, num_classes=10)
     path, image_shape = data_dir / "vit" / "tiny_token.npz", (16, 16, 3)
-    params = transfer_params(
+    params = started_from(
         path,
         fresh(model, image_shape),
         model=model,
@@ -121,7 +129,7 @@ def test_a_table_without_class_row_gives_the_same_logits(data_dir, tmp_path):
     config = TransferConfig(keep_head=True)
     results = []
     for path in (data_dir / "vit" / "tiny_token.npz", tmp_path / "folded.npz"):
-        params = transfer_params(
+        params = started_from(
             path, fresh(model, image_shape), model=model, image_shape=image_shape, config=config
         )
         results.append(logits_of(model, params, images))
@@ -201,19 +209,17 @@ def test_a_grid_that_is_not_square_must_be_given(tmp_path):
     save_published(tmp_path / "wide.npz", fresh(TINY, (16, 32, 3)))
     start = fresh(TINY, wide)
     with pytest.raises(UserError, match="The checkpoint has position embeddings for 32 patches"):
-        transfer_params(tmp_path / "wide.npz", start, model=TINY, image_shape=wide)
+        started_from(tmp_path / "wide.npz", start, model=TINY, image_shape=wide)
     config = TransferConfig(source_grid=(5, 5))
     with pytest.raises(UserError, match=r"checkpoint's position table has 32 rows .* as 5x5"):
-        transfer_params(tmp_path / "wide.npz", start, model=TINY, image_shape=wide, config=config)
+        started_from(tmp_path / "wide.npz", start, model=TINY, image_shape=wide, config=config)
     config = TransferConfig(source_grid=(4, 8))
-    params = transfer_params(
-        tmp_path / "wide.npz", start, model=TINY, image_shape=wide, config=config
-    )
+    params = started_from(tmp_path / "wide.npz", start, model=TINY, image_shape=wide, config=config)
     table = load_published(tmp_path / "wide.npz")[POSITION_TABLE]
     resized = params["Transformer"]["posembed_input"]["pos_embedding"]
     # A checkpoint of ours says what its grid was.
     convert(tmp_path / "wide.npz", tmp_path / "wide", grid=(4, 8))
-    told = transfer_params(tmp_path / "wide", start, model=TINY, image_shape=wide)
+    told = started_from(tmp_path / "wide", start, model=TINY, image_shape=wide)
     jax.tree.map(np.testing.assert_array_equal, told, params)
     assert resized.shape == (1, 37, 24)
     np.testing.assert_array_equal(resized[:, [0, 1, 9, 28, 36]], table[:, [0, 1, 8, 25, 32]])
@@ -228,7 +234,7 @@ def test_every_array_lands_where_the_fresh_one_was(pretrained):
         return jax.device_put(leaf, NamedSharding(mesh, spec))
 
     start = jax.tree.map(place, fresh(TINY))
-    params = transfer_params(pretrained, start, model=TINY, image_shape=IMAGE)
+    params = started_from(pretrained, start, model=TINY, image_shape=IMAGE)
     for name, leaf in flat_names(params).items():
         assert leaf.sharding == flat_names(start)[name].sharding, name
 
@@ -242,10 +248,10 @@ def test_from_a_run_of_ours(tmp_path, pretrained):
     }
     save_once(tmp_path / "run", state, {})
     start = fresh(TINY)
-    expected = transfer_params(pretrained, start, model=TINY, image_shape=IMAGE)
-    params = transfer_params(tmp_path / "run", start, model=TINY, image_shape=IMAGE)
+    expected = started_from(pretrained, start, model=TINY, image_shape=IMAGE)
+    params = started_from(tmp_path / "run", start, model=TINY, image_shape=IMAGE)
     jax.tree.map(np.testing.assert_array_equal, params, expected)
-    last = transfer_params(
+    last = started_from(
         tmp_path / "run",
         start,
         model=TINY,
@@ -257,6 +263,6 @@ def test_from_a_run_of_ours(tmp_path, pretrained):
 
 def test_what_is_no_checkpoint(tmp_path):
     with pytest.raises(UserError, match="does not exist"):
-        transfer_params(tmp_path / "none", fresh(TINY), model=TINY, image_shape=IMAGE)
+        started_from(tmp_path / "none", fresh(TINY), model=TINY, image_shape=IMAGE)
     with pytest.raises(UserError, match="cannot be opened"):
-        transfer_params(tmp_path / "none.npz", fresh(TINY), model=TINY, image_shape=IMAGE)
+        started_from(tmp_path / "none.npz", fresh(TINY), model=TINY, image_shape=IMAGE)

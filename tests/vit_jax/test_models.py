@@ -29,8 +29,21 @@ EXECUTIONS = [
 ]
 
 # Compiled once per configuration: op by op, a test would take seconds.
-init = jax.jit(api.init, static_argnums=(0, 2))
-apply = jax.jit(api.apply, static_argnums=0)
+init_both = jax.jit(api.init, static_argnums=(0, 2))
+
+
+def init(config, key, shape):
+    params, model_state = init_both(config, key, shape)
+    assert model_state == {}
+    return params
+
+
+def run(config, params, images, *, key=None):
+    logits, outputs, _ = api.apply(config, params, {}, images, key=key)
+    return logits, outputs
+
+
+apply = jax.jit(run, static_argnums=0)
 
 
 def make(config, shape=SHAPE, *, batch=4):
@@ -44,7 +57,7 @@ def make(config, shape=SHAPE, *, batch=4):
 
 def loss_and_gradient(config, params, images, *, key=None):
     def loss(params):
-        return jnp.square(api.apply(config, params, images, key=key)[0]).mean()
+        return jnp.square(run(config, params, images, key=key)[0]).mean()
 
     with jax.default_matmul_precision("highest"):
         return jax.jit(jax.value_and_grad(loss))(params)
@@ -168,9 +181,9 @@ def test_places_of_the_noise(rates, places, monkeypatch):
     config = dataclasses.replace(TINY, **rates, execution="unrolled", remat="none")
     params, images = make(config)
     monkeypatch.setattr(jax.random, "bernoulli", counting)
-    api.apply(config, params, images, key=jax.random.key(4))
+    run(config, params, images, key=jax.random.key(4))
     assert drawn == places
-    api.apply(config, params, images)
+    run(config, params, images)
     assert drawn == places
 
 
@@ -361,7 +374,9 @@ def test_sharding_rules_cover_every_parameter_and_all_apply():
     ]
     used: set[str] = set()
     for config, shape in configs:
-        params = jax.eval_shape(lambda k, c=config, s=shape: api.init(c, k, s), jax.random.key(0))
+        params, _ = jax.eval_shape(
+            lambda k, c=config, s=shape: api.init(c, k, s), jax.random.key(0)
+        )
         rules = api.param_rules(config, shape)
         used |= {pattern for pattern, _ in rules}
         for name, leaf in flat_names(params).items():

@@ -27,7 +27,7 @@ EXECUTIONS = [("scan", "names"), ("unrolled", "none")]
 
 
 def shapes_of(config, image_shape):
-    return jax.eval_shape(lambda key: api.init(config, key, image_shape), jax.random.key(0))
+    return jax.eval_shape(lambda key: api.init(config, key, image_shape)[0], jax.random.key(0))
 
 
 def num_params(config, image_shape=(224, 224, 3)):
@@ -48,7 +48,7 @@ def test_logits_of_the_original(case, execution, remat, data_dir):
         shapes_of(config, images.shape), lambda name, shape: seeded.draw(name, shape, seed)
     )
     with jax.default_matmul_precision("highest"):
-        actual, outputs = jax.jit(lambda p, x: api.apply(config, p, x))(params, images)
+        actual, outputs, _ = jax.jit(lambda p, x: api.apply(config, p, {}, x))(params, images)
     assert actual.dtype == jnp.float32
     assert outputs["pre_logits"].shape == (len(logits), config.representation_size or config.width)
     np.testing.assert_allclose(actual, logits, rtol=0, atol=2e-5)

@@ -9,7 +9,10 @@ import jax.numpy as jnp
 from train_jax.sharding import ParamRule, flat_names
 from vit_jax.models.vit import ViT, ViTConfig
 
+#: Every kind of model; they are told apart by ``name``.
+ModelConfig = ViTConfig
 Params = dict[str, Any]
+ModelState = dict[str, Any]
 
 _BLOCK = "Transformer/encoderblock"
 
@@ -30,7 +33,7 @@ def _attention_and_mlp_rules(prefix: str, *lead: str | None) -> tuple[ParamRule,
     )
 
 
-#: Placement of every parameter of every configuration.
+#: Placement of every parameter of every Vision Transformer.
 PARAM_RULES: tuple[ParamRule, ...] = (
     *_attention_and_mlp_rules(_BLOCK, "layer"),
     *_attention_and_mlp_rules("MAPHead_0"),
@@ -46,7 +49,18 @@ PARAM_RULES: tuple[ParamRule, ...] = (
 )
 
 
-def init(config: ViTConfig, key: jax.Array, image_shape: tuple[int, ...]) -> Params:
+def grid_of(config: ModelConfig, image_shape: tuple[int, ...]) -> tuple[int, int] | None:
+    """Rows and columns of a model's patches; None for one that takes images of any size.
+
+    Raises:
+        UserError: the patches do not tile the image.
+    """
+    return config.grid(image_shape) if isinstance(config, ViTConfig) else None
+
+
+def init(
+    config: ModelConfig, key: jax.Array, image_shape: tuple[int, ...]
+) -> tuple[Params, ModelState]:
     """Draws the parameters.
 
     Args:
@@ -55,43 +69,62 @@ def init(config: ViTConfig, key: jax.Array, image_shape: tuple[int, ...]) -> Par
         image_shape: (..., height, width, channels), which the position table depends on.
 
     Returns:
-        A nested dict of float32 arrays under the published names; those of the encoder blocks
-        have a leading layer axis.
+        Parameters, a nested dict of float32 arrays under the published names (those of a ViT's
+        encoder blocks have a leading layer axis), and what else training carries along: the
+        running statistics of batch normalisation, or nothing.
 
     Raises:
         UserError: the patches do not tile the image.
     """
-    config.grid(image_shape)
+    grid_of(config, image_shape)
     images = jax.ShapeDtypeStruct((1, *image_shape[-3:]), jnp.float32)
-    return cast(Params, ViT(config).lazy_init(key, images)["params"])
+    variables = dict(_module(config).lazy_init(key, images))
+    return cast(Params, variables.pop("params")), variables
 
 
 def apply(
-    config: ViTConfig, params: Params, images: jax.Array, *, key: jax.Array | None = None
-) -> tuple[jax.Array, dict[str, jax.Array]]:
+    config: ModelConfig,
+    params: Params,
+    model_state: ModelState,
+    images: jax.Array,
+    *,
+    key: jax.Array | None = None,
+) -> tuple[jax.Array, dict[str, jax.Array], ModelState]:
     """Runs the model.
 
     Args:
         config: the model.
         params: as :func:`init` gives them.
+        model_state: likewise.
         images: (b, h, w, 3), normalised to [-1, 1].
-        key: given, the model trains (dropout, stochastic depth); None, it infers.
+        key: given, the model trains (dropout, stochastic depth, statistics of the batch); None, it
+            infers.
 
     Returns:
-        Logits, float32 (b, num_classes), or the representation where num_classes is 0, and the
-        intermediate results "pre_logits" (b, D or representation_size), float32, and "encoded"
-        (b, n, D), the tokens after the last LayerNorm.
+        Logits, float32 (b, num_classes), or the representation where num_classes is 0; the
+        intermediate results "pre_logits" (b, D or representation_size), float32, and, of a ViT,
+        "encoded" (b, n, D), the tokens after the last LayerNorm; and the new model state.
     """
-    result = ViT(config).apply({"params": params}, images, key=key)
-    return cast(tuple[jax.Array, dict[str, jax.Array]], result)
+    module, variables = _module(config), {"params": params, **model_state}
+    if key is None or not model_state:
+        logits, outputs = cast(Any, module.apply(variables, images, key=key))
+        return logits, outputs, model_state
+    (logits, outputs), model_state = cast(
+        Any, module.apply(variables, images, key=key, mutable=list(model_state))
+    )
+    return logits, outputs, model_state
 
 
-def param_rules(config: ViTConfig, image_shape: tuple[int, ...]) -> tuple[ParamRule, ...]:
-    """Those of ``PARAM_RULES`` that say something about a parameter of this model."""
-    shapes = jax.eval_shape(lambda key: init(config, key, image_shape), jax.random.key(0))
+def param_rules(config: ModelConfig, image_shape: tuple[int, ...]) -> tuple[ParamRule, ...]:
+    """Those of the model's rules that say something about a parameter that it has."""
+    shapes, _ = jax.eval_shape(lambda key: init(config, key, image_shape), jax.random.key(0))
     names = flat_names(shapes)
     return tuple(
         (pattern, axes)
         for pattern, axes in PARAM_RULES
         if any(re.fullmatch(pattern, name) for name in names)
     )
+
+
+def _module(config: ModelConfig) -> ViT:
+    return ViT(config)

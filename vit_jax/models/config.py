@@ -58,6 +58,7 @@ class ViTConfig:
         compute_dtype: of the matrix products and the residual stream. Parameters, LayerNorm
             statistics, softmax, representation layer and head are float32 in any case.
         attention: "einsum", "cudnn" (GPU, bfloat16), or "auto": cuDNN where it runs.
+        name: tells this kind of model from the others.
     """
 
     patch_size: tuple[int, int]
@@ -78,6 +79,7 @@ class ViTConfig:
     remat: Literal["none", "names", "dots", "full"] = "names"
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     attention: Literal["auto", "einsum", "cudnn"] = "auto"
+    name: Literal["vit"] = "vit"
 
     def __post_init__(self):
         if self.width % self.num_heads:
