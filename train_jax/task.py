@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 
 from train_jax.data.dataset import EvalData, TrainData
 from train_jax.metrics import Metrics, to_floats
@@ -39,6 +40,18 @@ class Evaluation:
 
 
 @dataclasses.dataclass(frozen=True)
+class Probe:
+    """A measurement that is no sum over the examples of one split, as few-shot classification.
+
+    Attributes:
+        make: mesh -> ((params, model_state) -> what is reported). The function is called on all
+            processes, and compiles no more than once.
+    """
+
+    make: Callable[[Mesh], Callable[[Params, ModelState], dict[str, float]]]
+
+
+@dataclasses.dataclass(frozen=True)
 class Task:
     """A model with its data, as :func:`train_jax.loop.fit` needs it.
 
@@ -58,7 +71,7 @@ class Task:
     init: Callable[[jax.Array], tuple[Params, ModelState]]
     loss: LossFn
     train_data: TrainData
-    evaluations: Mapping[str, Evaluation]
+    evaluations: Mapping[str, Evaluation | Probe]
     param_rules: Sequence[ParamRule]
     transfer: Callable[[Params, ModelState], tuple[Params, ModelState]] | None = None
     unit: str = "images"
