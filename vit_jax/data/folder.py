@@ -7,15 +7,14 @@ more than its own place.
 
 import hashlib
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from train_jax.errors import UserError
+from vit_jax.data import splits
 from vit_jax.data.sources import Example, Source
 
 _SUFFIXES = (".jpg", ".jpeg", ".png")
-_SLICE = re.compile(r"^\s*([\w.-]+)\s*(?:\[(-?\d+%?)?:(-?\d+%?)?\])?\s*$")
 
 
 class FolderSource:
@@ -59,36 +58,27 @@ def open_folder(path: str, split: str) -> Source:
     root = Path(path).expanduser()
     if not root.is_dir():
         raise UserError(f"The image folder {root} does not exist.")
-    parsed = [(part, _parse(part, split)) for part in split.split("+")]
-    names = [match[1] for _, match in parsed]
-    splits = [d for d in _directories(root) if _directories(root / d)]
-    flat = "all" in names and "all" not in splits
-    missing = [name for name in names if name not in (("all",) if flat else splits)]
+    parts = splits.parse(split)
+    names = [part.name for part in parts]
+    known = [d for d in _directories(root) if _directories(root / d)]
+    flat = "all" in names and "all" not in known
+    missing = [name for name in names if name not in (("all",) if flat else known)]
     if missing:
         raise UserError(
             f"{root} has no split '{missing[0]}': its splits are "
-            f"{', '.join(splits) or 'all (class directories without a split above them)'}."
+            f"{', '.join(known) or 'all (class directories without a split above them)'}."
         )
     # Numbered over all splits: a class without test images must not shift the others.
-    places = {"all": root} if flat else {name: root / name for name in splits}
+    places = {"all": root} if flat else {name: root / name for name in known}
     classes = sorted({c for place in places.values() for c in _directories(place)})
     listed = {name: _files(root, places[name], classes) for name in dict.fromkeys(names)}
-    chosen = [file for _, match in parsed for file in _slice(listed[match[1]], match[2], match[3])]
+    chosen = [listed[part.name][i] for part in parts for i in part.range(len(listed[part.name]))]
     if not chosen:
         raise UserError(
             f"The split '{split}' of {root} holds no images ({', '.join(_SUFFIXES)}, in one "
             "directory per class)."
         )
     return FolderSource(root, chosen, class_names=classes)
-
-
-def _parse(part: str, split: str) -> re.Match[str]:
-    match = _SLICE.match(part)
-    if match is None:
-        raise UserError(
-            f"'{split}' is not a split: write train, train[:98%], train[-500:] or train+val."
-        )
-    return match
 
 
 def _directories(path: Path) -> list[str]:
@@ -110,17 +100,3 @@ def _files(root: Path, place: Path, classes: Sequence[str]) -> list[tuple[str, i
                     found.append((digest, relative, label))
     prefix = "" if place == root else f"{place.name}/"
     return [(prefix + name, label) for _, name, label in sorted(found)]
-
-
-def _slice(
-    files: list[tuple[str, int]], start: str | None, stop: str | None
-) -> list[tuple[str, int]]:
-    return files[_bound(start, 0, len(files)) : _bound(stop, len(files), len(files))]
-
-
-def _bound(text: str | None, default: int, n: int) -> int:
-    """A slice bound in examples; percent are rounded to the closest example as in TFDS."""
-    if not text:
-        return default
-    at = round(int(text[:-1]) * n / 100) if text.endswith("%") else int(text)
-    return max(at + n, 0) if at < 0 else min(at, n)

@@ -4,6 +4,8 @@
 |---|---|
 | `tfds:cifar100`, `tfds:imagenet_v2/topimages` | a TFDS data set, prepared as ArrayRecord |
 | `folder:/data/pets` | `{split}/{class}/*.jpg`, or `{class}/*.jpg` with the one split `all` |
+| `records:/data/jft/{split}-*.array_record` | record files of our own (vit_jax/data/records.py) |
+| `vtab:clevr_count` | a task of VTAB-1k, with its splits and labels (vit_jax/data/vtab_source.py) |
 | `digits` | scikit-learn's digits, prepared on first use (vit_jax/data/digits.py) |
 | `user:jft300m` | nothing yet: data that only the user can supply, by naming one of the above |
 
@@ -93,6 +95,14 @@ def open_source(
         from vit_jax.data import folder
 
         return folder.open_folder(rest, split)
+    if kind == "records" and rest:
+        from vit_jax.data import records
+
+        return records.open_records(rest, split, label_key=label_key, max_labels=max_labels)
+    if kind == "vtab" and rest:
+        from vit_jax.data import vtab_source
+
+        return vtab_source.open_vtab(rest, split, data_dir=data_dir)
     if source == "digits":
         from vit_jax.data import digits, tfds_source
 
@@ -100,14 +110,14 @@ def open_source(
         return tfds_source.open_tfds("digits", split, data_dir=directory)
     if kind == "user" and rest:
         raise UserError(
-            f"The data set '{rest}' is yours to supply: name it with source=tfds:NAME or "
-            "source=folder:/PATH behind the colon of --config, or with --config.data.source and "
-            "--config.evaluations.NAME.source."
+            f"The data set '{rest}' is yours to supply: name it with source=tfds:NAME, "
+            "source=folder:/PATH or source=records:/PATH/* behind the colon of --config, or with "
+            "--config.data.source and --config.evaluations.NAME.source."
         )
     hint = difflib.get_close_matches(source, ["digits", f"tfds:{source}", f"folder:{source}"], 1, 0)
     raise UserError(
         f"Unknown data source '{source}', did you mean '{hint[0]}'? "
-        "Sources are tfds:NAME, folder:/PATH and digits."
+        "Sources are tfds:NAME, folder:/PATH, records:/PATH/*, vtab:TASK and digits."
     )
 
 
