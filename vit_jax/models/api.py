@@ -7,10 +7,12 @@ import jax
 import jax.numpy as jnp
 
 from train_jax.sharding import ParamRule, flat_names
+from vit_jax.models import bit
+from vit_jax.models.bit import BiT, BiTConfig
 from vit_jax.models.vit import ViT, ViTConfig
 
 #: Every kind of model; they are told apart by ``name``.
-ModelConfig = ViTConfig
+ModelConfig = ViTConfig | BiTConfig
 Params = dict[str, Any]
 ModelState = dict[str, Any]
 
@@ -121,10 +123,22 @@ def param_rules(config: ModelConfig, image_shape: tuple[int, ...]) -> tuple[Para
     names = flat_names(shapes)
     return tuple(
         (pattern, axes)
-        for pattern, axes in PARAM_RULES
+        for pattern, axes in _rules(config)
         if any(re.fullmatch(pattern, name) for name in names)
     )
 
 
-def _module(config: ModelConfig) -> ViT:
-    return ViT(config)
+def _module(config: ModelConfig) -> ViT | BiT:
+    match config:
+        case ViTConfig():
+            return ViT(config)
+        case BiTConfig():
+            return BiT(config)
+
+
+def _rules(config: ModelConfig) -> tuple[ParamRule, ...]:
+    match config:
+        case ViTConfig():
+            return PARAM_RULES
+        case BiTConfig():
+            return bit.PARAM_RULES

@@ -155,7 +155,7 @@ class BiT(nn.Module):
         config = self.config
         dtype = jnp.dtype(config.compute_dtype)
         x = _conv(config.width, 7, 2, dtype, name="conv_root")(images.astype(dtype))
-        x = constrain_batch(_root_pool(x, config.root_padding))
+        x = constrain_batch(root_pool(x, config.root_padding))
         for i, units in enumerate(config.stages):
             stride = 1 if i == 0 else 2
             x = Stage(config, units, config.width * 2**i, stride, name=f"block{i + 1}")(x)
@@ -275,7 +275,8 @@ def _norm(dtype: jnp.dtype, *, name: str) -> GroupNorm:
     return GroupNorm(dtype, epsilon=NORM_EPSILON, name=name)
 
 
-def _root_pool(x: jax.Array, padding: Literal["zeros", "lowest"]) -> jax.Array:
+def root_pool(x: jax.Array, padding: Literal["zeros", "lowest"]) -> jax.Array:
+    """Maxima of 3x3 at every second place, (b, h, w, c) to (b, h / 2, w / 2, c)."""
     around = 0.0 if padding == "zeros" else -jnp.inf
     x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=around)
     return nn.max_pool(x, (3, 3), strides=(2, 2), padding="VALID")
