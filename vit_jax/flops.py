@@ -2,11 +2,27 @@
 
 import math
 
+from vit_jax.models import bit, efficientnet
+from vit_jax.models.bit import BiTConfig
 from vit_jax.models.config import ResNetStem, ViTConfig
+from vit_jax.models.efficientnet import EfficientNetConfig
 
 
-def multiply_adds(config: ViTConfig, image_shape: tuple[int, ...]) -> int:
-    """Multiply-adds of the matrix products of a forward pass over one image.
+def multiply_adds(
+    config: ViTConfig | BiTConfig | EfficientNetConfig, image_shape: tuple[int, ...]
+) -> int:
+    """Multiply-adds of the products of a forward pass over one image, of whichever model."""
+    match config:
+        case ViTConfig():
+            return _transformer(config, image_shape)
+        case BiTConfig():
+            return bit.multiply_adds(config, image_shape)
+        case EfficientNetConfig():
+            return efficientnet.multiply_adds(config, image_shape)
+
+
+def _transformer(config: ViTConfig, image_shape: tuple[int, ...]) -> int:
+    """Of a Vision Transformer.
 
     Patches (and stem), the dense layers of all blocks, and both products of attention. Not the
     representation layer and the head, a matter of thousandths: with 2 operations for a
