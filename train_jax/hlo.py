@@ -19,6 +19,7 @@ _ARRAY = re.compile(r"(\w+?)\[([\d,]*)\]")
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 _CALLED = re.compile(r"(?:calls|body|branch_computations|true_computation|false_computation)=")
 _NAME = re.compile(r"%([\w.\-]+)")
+_KNOWN_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 
 _COLLECTIVES = (
     "all-reduce",
@@ -222,10 +223,14 @@ def _called(instruction: Instruction) -> list[str]:
 def trip_count(
     computations: Mapping[str, Computation], loop: Instruction, where: Computation
 ) -> int | None:
-    """How often a loop runs: the constant that its condition compares a counter from 0 with.
+    """How often a loop runs.
 
-    None where the bound depends on data.
+    It is what the compiler notes, as that for CPUs does, or else the constant that the condition
+    compares a counter from 0 with. None where the bound depends on data.
     """
+    known = _KNOWN_TRIPS.search(loop.text)
+    if known:
+        return int(known[1])
     match = re.search(r"condition=%?([\w.\-]+)", loop.text)
     condition = computations.get(match[1], {}) if match else {}
     for compare in condition.values():

@@ -79,6 +79,16 @@ def test_a_bound_that_is_carried_into_the_loop_is_found():
     assert hlo.summarise(text).cycles == 50 + 5 * 1000
 
 
+def test_a_length_that_the_compiler_notes_is_taken():
+    text = program().replace("constant(32)", "parameter(1)")
+    text = text.replace(
+        'metadata={op_name="jit(train_step)/while"}',
+        'backend_config={"known_init_step":{"init":"0","step":"1"},"known_trip_count":{"n":"7"}}',
+    )
+    summary = hlo.summarise(text)
+    assert (summary.cycles, summary.unknown_loops) == (50 + 7 * 1000, 0)
+
+
 @pytest.mark.parametrize(
     "bound",
     ["s32[]{:T(256)} parameter(1)", "u32[]{:T(256)} constant(77)", "s32[3]{0} constant({1,2,3})"],
