@@ -3,6 +3,9 @@
     python -m pose_jax.evaluate --config=experiments/pose/h36m.py:243 --checkpoint=DIR
     python -m pose_jax.evaluate --config=... --checkpoint=DIR --by=subject --output=results.json
 
+A result record goes to `results` in the run's directory, or to --record=DIR, for
+python -m experiments.tables.
+
 Protocol 1 is MPJPE, 2 P-MPJPE (after a rigid alignment with scale), 3 N-MPJPE (after an optimal
 scale); MPJVE is the velocity error, in mm per frame. Averages are over the frames of an action,
 then over actions. What is measured and how is in config.evaluations and config.measure; the
@@ -23,6 +26,7 @@ from pose_jax.data.store import refuse_existing
 from pose_jax.data.views import Views, read_views
 from pose_jax.lifter import Lifter, load_lifter
 from pose_jax.measure import make_evaluation
+from pose_jax.outline import multiply_adds
 from pose_jax.task import check_model
 from pose_jax.train_config import PoseTrainConfig
 from train_jax import hosts, main
@@ -32,6 +36,7 @@ from train_jax.config import differences, to_dict
 from train_jax.errors import UserError
 from train_jax.evaluation import make_evaluator
 from train_jax.mesh import make_mesh
+from train_jax.record import file_result, make_record
 from train_jax.sharding import batch_shards, replicated
 from train_jax.stored import find, read_meta
 
@@ -166,6 +171,16 @@ def _command() -> int:
         if output:
             text = json.dumps(record(config, checkpoint, results), indent=2)
             epath.Path(output).write_text(f"{text}\n")
+        directory = find(checkpoint)
+        made = make_record(
+            "pose_jax.evaluate",
+            config,
+            results,
+            meta=read_meta(directory),
+            checkpoint=str(directory),
+            multiply_adds=multiply_adds(config),
+        )
+        file_result(made, given.record)
     return 0
 
 
@@ -177,6 +192,9 @@ def _define_flags() -> None:
         "action",
         ["action", "subject", "subject and action", "camera"],
         "The columns of the table.",
+    )
+    flags.DEFINE_string(
+        "record", None, "A directory for the result record, in the place of the run's own."
     )
     flags.DEFINE_string("output", None, "A JSON file to write everything to; must not exist.")
 

@@ -163,9 +163,8 @@ def start_of(path: str | None) -> dict[str, Any] | None:
         return None
     found: dict[str, Any] = {"path": path}
     try:
-        place = as_path(
-            path.rpartition(":")[0] if path.rpartition(":")[0].endswith("npz") else path
-        )
+        file = path.rpartition(":")[0]  # behind the colon: a subtree of the file
+        place = as_path(file if file.endswith(".npz") else path)
         if place.is_file():
             found["bytes"] = place.stat().length
         else:
@@ -202,8 +201,10 @@ def commit_of(file: Path) -> str | None:
 def directory_of(checkpoint: str) -> epath.Path | None:
     """Where records about a run's checkpoint belong: ``results`` in its working directory.
 
-    None for a checkpoint that does not lie in one.
+    None for a file, and for a checkpoint that does not lie in such a directory.
     """
+    if as_path(checkpoint).is_file():
+        return None
     parent = find(checkpoint).parent
     return parent.parent / DIRECTORY if parent.name == "checkpoints" else None
 
@@ -239,6 +240,23 @@ def note(record: Record, directory: epath.Path) -> None:
         write(record, directory)
     except UserError as error:
         logging.warning("%s", error)
+
+
+def file_result(record: Record, directory: str | None) -> None:
+    """Writes the record of an evaluate command.
+
+    Args:
+        record: with the path of its checkpoint.
+        directory: what the user named; None for the ``results`` of the run that the checkpoint is
+            of, if it is of a run.
+
+    Raises:
+        UserError: what the user named cannot be written.
+    """
+    if directory is not None:
+        write(record, as_path(directory))
+    elif record.checkpoint is not None and (place := directory_of(record.checkpoint)) is not None:
+        note(record, place)
 
 
 def read_records(directories: Sequence[str]) -> list[tuple[epath.Path, Record]]:

@@ -4,7 +4,8 @@
 
 The checkpoint is a run of ours (its averaged parameters, where it kept them) or a published .npz
 file, its head included. Every example counts exactly once. The last line says what the run has cost
-that saved the checkpoint.
+that saved the checkpoint. A result record goes to `results` in the run's directory, or to
+--record=DIR, for python -m experiments.tables.
 """
 
 import sys
@@ -17,8 +18,10 @@ from train_jax.budget import spent_of
 from train_jax.errors import UserError
 from train_jax.evaluation import make_evaluator
 from train_jax.mesh import make_mesh
+from train_jax.record import file_result, make_record
 from train_jax.sharding import param_shardings, replicated
-from train_jax.stored import read_meta
+from train_jax.stored import find, read_meta
+from vit_jax.flops import multiply_adds
 from vit_jax.init_from import is_published, transfer_model
 from vit_jax.models import api
 from vit_jax.task import ViTTrainConfig, image_shape, make_evaluations
@@ -26,6 +29,9 @@ from vit_jax.transfer import TransferConfig
 
 _CHECKPOINT = flags.DEFINE_string(
     "checkpoint", None, "A run's directory, one of its checkpoints, or a published .npz file."
+)
+_RECORD = flags.DEFINE_string(
+    "record", None, "A directory for the result record, in the place of the run's own."
 )
 
 
@@ -63,9 +69,20 @@ def _command() -> int:
     config = main.read_config(ViTTrainConfig)
     if not _CHECKPOINT.value:
         raise UserError("--checkpoint is missing; name a run's directory or an .npz file.")
-    results = evaluate(config, _CHECKPOINT.value)
+    checkpoint = _CHECKPOINT.value
+    results = evaluate(config, checkpoint)
     if hosts.is_main():
-        sys.stdout.write(table(results) + cost(_CHECKPOINT.value))
+        sys.stdout.write(table(results) + cost(checkpoint))
+        published = is_published(checkpoint)
+        made = make_record(
+            "vit_jax.evaluate",
+            config,
+            results,
+            meta={} if published else read_meta(checkpoint),
+            checkpoint=checkpoint if published else str(find(checkpoint)),
+            multiply_adds=multiply_adds(config.model, image_shape(config.data)),
+        )
+        file_result(made, _RECORD.value)
     return 0
 
 

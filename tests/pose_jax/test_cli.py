@@ -13,6 +13,7 @@ from pose_jax.data import store
 from pose_jax.weights import to_torch, write_bin
 from train_jax.checkpoint import save_once
 from train_jax.command_line import USER_ERROR_EXIT_CODE
+from train_jax.record import read_records
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -123,7 +124,7 @@ def test_mistakes(place, words, pattern):
     ("module", "flags"),
     [
         ("pose_jax.convert", ["--causal", "--layout", "--skeleton", "--dense"]),
-        ("pose_jax.evaluate", ["--checkpoint", "--by", "--output", "--config"]),
+        ("pose_jax.evaluate", ["--checkpoint", "--by", "--output", "--record", "--config"]),
         ("pose_jax.predict", ["--checkpoint", "--output", "--flip", "--longest_side"]),
     ],
 )
@@ -155,6 +156,8 @@ def test_from_a_published_file_to_figures_and_poses(place, tmp_path):
     assert saved["checkpoint"]["converted_from"] == f"{place}/model.bin"
     (row,) = (line for line in ended.stdout.splitlines() if line.startswith("P1 MPJPE"))
     found = saved["results"]["test"]
+    # Converted weights are of no run, so that a place for the record has to be named.
+    assert not (tmp_path / "results").exists()
     names = ("mpjpe/subject/S9", "mpjpe/subject/S11", "mpjpe")
     assert row.split()[2:] == [f"{found[name]:.1f}" for name in names]
 
@@ -185,6 +188,14 @@ def test_evaluate_prints_what_the_run_measured(place, tmp_path):
     assert saved["checkpoint"]["identity"]["config"]["ema_decay"] == 0.5
     cost = saved["checkpoint"]["cost"]
     assert 0 < cost["goodput"] < 1
+    (_, of_run), (place_of, record) = read_records([str(tmp_path)])
+    assert place_of.parent == tmp_path / "run" / "results"
+    assert (of_run.program, record.program) == ("train_jax.loop", "pose_jax.evaluate")
+    assert (record.config_hash, record.seed, record.finished) == (of_run.config_hash, 0, True)
+    result = record.splits["test"]
+    assert {"examples": result["examples"], **result["metrics"]} == saved["results"]["test"]
+    assert result["data"]["keypoints"] == "tiny.npz"
+    assert record.cost["exaflop"] > 0
     assert sum(cost["core_seconds"]["cpu"].values()) == pytest.approx(
         86_400 * cost["core_days"]["cpu"]
     )

@@ -8,6 +8,7 @@ import pytest
 import tiny
 
 from train_jax.command_line import USER_ERROR_EXIT_CODE
+from train_jax.record import read_records
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -220,6 +221,21 @@ def test_evaluate_prints_what_the_run_measured(run_of_ours):
     results, cost = finished.stdout.splitlines()
     assert results.endswith("examples 360")
     assert re.fullmatch(r"cost: [\d.e-]+ core-days of cpu; goodput \d+% \(start .*\)", cost)
+
+
+def test_evaluate_records_where_it_is_told_to(run_of_ours, tmp_path):
+    words = (*EVALUATE, f"--checkpoint={run_of_ours}", f"--record={tmp_path}/new")
+    finished = commands.shared().run(*words)
+    assert finished.code == 0, finished.stderr
+    ((_, record),) = read_records([str(tmp_path)])
+    assert (record.program, record.step, record.finished) == ("vit_jax.evaluate", 6, True)
+    result = record.splits["test"]
+    assert result["metrics"]["accuracy"] == pytest.approx(
+        tiny.records(run_of_ours, "test/accuracy")[6]
+    )
+    assert (result["examples"], result["data"]["split"]) == (360, "test")
+    assert result["data"]["preprocess"]["name"] == "squash"
+    assert record.cost["exaflop"] > 0
 
 
 def test_a_run_says_what_it_is(run_of_ours):
