@@ -90,8 +90,7 @@ def open_tfds(
     max_labels: int | None = None,
 ) -> Source:
     """Opens a prepared TFDS data set; see `vit_jax.data.sources.open_source`."""
-    builder = _builder(name, data_dir=data_dir)
-    _check_prepared(builder, name, data_dir=data_dir)
+    builder = open_builder(name, data_dir=data_dir)
     features = builder.info.features
     image = _one_of(name, features, label_key=None, what="image")
     label = _one_of(name, features, label_key=label_key, what="label")
@@ -122,6 +121,17 @@ def _check_split(builder: Any, name: str, split: str) -> None:
         ) from error
     if not count:
         raise UserError(f"The split '{split}' of tfds:{name} holds no examples: choose another.")
+
+
+def open_builder(name: str, *, data_dir: str | None) -> Any:
+    """The builder of a data set that is prepared in a format that we read.
+
+    Raises:
+        UserError: there is no such data set, or it is not prepared.
+    """
+    builder = _builder(name, data_dir=data_dir)
+    _check_prepared(builder, name, data_dir=data_dir)
+    return builder
 
 
 def _builder(name: str, *, data_dir: str | None, **options: Any) -> Any:
