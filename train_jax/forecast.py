@@ -15,10 +15,12 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from train_jax import hlo
+from train_jax.budget import Limit, Spent
 from train_jax.data.placement import resident_shape
 from train_jax.mesh import make_mesh
 from train_jax.outline import Outline, Published, outline
 from train_jax.program import Program, make_program
+from train_jax.settle import ANY_LENGTH, is_budget, required_limit
 from train_jax.sharding import BATCH_AXES
 from train_jax.topology import Slice, devices_of
 from train_jax.train_config import TrainConfig
@@ -86,7 +88,9 @@ class Forecast:
         slice: the slice.
         mesh: sizes of its axes.
         batch_size: examples per step.
-        total: steps of the run.
+        total: steps of the run; where its length is a budget, what that affords at the estimated
+            speed.
+        budget: that budget in words, or None.
         num_params: parameters of all networks.
         memory: on each device.
         multiply_adds: of a forward pass for one example.
@@ -104,6 +108,7 @@ class Forecast:
     mesh: dict[str, int]
     batch_size: int
     total: int
+    budget: str | None
     num_params: int
     memory: Memory
     multiply_adds: float
@@ -176,8 +181,12 @@ def forecast(config: TrainConfig, chosen: Slice) -> Forecast:
     """Compiles the training step of a config for a slice; a minute of CPU for a large ViT.
 
     Raises:
-        UserError: the config cannot run there.
+        UserError: the config cannot run there, or its length is a budget and it has none.
     """
+    limit = None
+    if is_budget(config.total):
+        limit = required_limit(config.budget, chosen.chip.name)
+        config = dataclasses.replace(config, total=f"{ANY_LENGTH} steps")
     run = outline(config)
     mesh = make_mesh(config.mesh, devices_of(chosen))
     program = make_program(run.task, config, mesh)
@@ -196,8 +205,22 @@ def forecast(config: TrainConfig, chosen: Slice) -> Forecast:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
             missing = missing_bytes(str(error))
-            return _forecast(run, program, chosen, (resident, batch), missing, None)
-    return _forecast(run, program, chosen, (resident, batch), 0, compiled)
+            one = _forecast(run, program, chosen, (resident, batch), missing, None)
+        else:
+            one = _forecast(run, program, chosen, (resident, batch), 0, compiled)
+    return one if limit is None else afforded(one, limit)
+
+
+def afforded(one: Forecast, limit: Limit) -> Forecast:
+    """The forecast of a run that is as long as a budget affords, but for its reserve.
+
+    Compilation and evaluations, which a run takes off its budget before it settles on a length, are
+    not estimated. The length of a run that does not fit is 0.
+    """
+    cores, chip = one.slice.num_cores, one.slice.chip.name
+    seconds = limit.seconds_left(Spent(), cores=cores, chip=chip) * (1 - limit.config.reserve)
+    steps = int(seconds / one.step_seconds) if one.fits else 0
+    return dataclasses.replace(one, total=steps, budget=limit.text)
 
 
 def _forecast(
@@ -218,6 +241,7 @@ def _forecast(
         mesh=mesh,
         batch_size=config.batch_size,
         total=program.total,
+        budget=None,
         num_params=sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.params)),
         memory=Memory(
             params,

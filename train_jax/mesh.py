@@ -5,6 +5,7 @@ hidden units. One device is the mesh 1x1x1: there is no other code path for it.
 """
 
 import dataclasses
+import math
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -23,15 +24,17 @@ AXES = ("data", "fsdp", "tensor")
 class MeshConfig:
     """Sizes of the mesh axes; one of them may be -1, which means all remaining devices.
 
-    FSDP pays where the parameters, their gradients and moments (16 bytes a parameter) pass about a
-    quarter of a device's memory: from ViT-H on v3 and v5e. Below that, gathering costs more than it
-    saves.
+    Where ``data`` and ``fsdp`` both are, ``fsdp`` takes as many as divide ``MAX_SHARDS``, and
+    ``data`` the rest: the same config is right for one device and for a pod.
     """
 
     data: int = -1
     fsdp: int = 1
     tensor: int = 1
 
+
+# More shards save little memory, and what they take of the network grows (PLACEHOLDER).
+MAX_SHARDS = 64
 
 # On a CPU; more would multiply the memory of the parameters for little.
 MAX_CPU_DEVICES = 4
@@ -59,8 +62,8 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
         UserError: the sizes do not multiply to the number of devices.
     """
     devices = list(jax.devices() if devices is None else devices)
-    shape = _fill(config, len(devices))
     num_slices = len({getattr(device, "slice_index", 0) for device in devices})
+    shape = _fill(config, len(devices), num_slices)
     if num_slices > 1:
         if shape[0] % num_slices:
             raise UserError(
@@ -76,11 +79,15 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
     return Mesh(array, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
-def _fill(config: MeshConfig, num_devices: int) -> tuple[int, int, int]:
+def _fill(config: MeshConfig, num_devices: int, num_slices: int) -> tuple[int, int, int]:
     sizes = [config.data, config.fsdp, config.tensor]
     text = f"mesh data={config.data}, fsdp={config.fsdp}, tensor={config.tensor}"
+    if config.data == config.fsdp == -1 and config.tensor > 0:
+        sizes[1] = math.gcd(num_devices // num_slices // config.tensor, MAX_SHARDS)
     if any(size == 0 or size < -1 for size in sizes) or sizes.count(-1) > 1:
-        raise UserError(f"{text}: sizes are positive, and at most one is -1 (all that remain).")
+        raise UserError(
+            f"{text}: sizes are positive, and one is -1 (all that remain), or data and fsdp are."
+        )
     known = 1
     for size in sizes:
         known *= size if size > 0 else 1

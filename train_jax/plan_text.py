@@ -31,6 +31,19 @@ def _run(one: Forecast) -> list[str]:
         f"batch {one.batch_size:,} ({one.batch_size / one.slice.num_devices:,.6g} a device), "
         f"{one.total:,} steps, {one.total * one.batch_size:,} {one.unit}",
         f"parameters {one.num_params:,}",
+        *_length(one),
+    ]
+
+
+def _length(one: Forecast) -> list[str]:
+    """Where the length of the run comes from, if it is an estimate itself."""
+    if one.budget is None:
+        return []
+    if not one.fits:
+        return [f"The run is as long as {one.budget} afford, which is not known: it does not fit."]
+    return [
+        f"The run is as long as {one.budget} afford at the estimated speed, but for the reserve.",
+        "Compilation and evaluations, which the run itself takes into account, are left out.",
     ]
 
 

@@ -23,7 +23,7 @@ from absl import logging
 from etils import epath
 
 from train_jax import hosts
-from train_jax.budget import Ledger, Limit, SignOfLife, Spent, make_limit
+from train_jax.budget import BudgetConfig, Ledger, Limit, SignOfLife, Spent, make_limit
 from train_jax.checkpoint import require_writable
 from train_jax.config import identity, to_dict
 from train_jax.data.placement import to_reside
@@ -47,8 +47,8 @@ Config = TypeVar("Config", bound=TrainConfig)
 # In place of the number of steps of a run that has begun without a record of it.
 _NO_RECORD = -1
 
-# The program is compiled with a length that is none; its constants differ, not its work.
-_ANY_LENGTH = 2**30
+#: The program is compiled with a length that is none; its constants differ, not its work.
+ANY_LENGTH = 2**30
 
 _WARM_UP_DISPATCHES, _FIRST_DISPATCHES, _MOST_DISPATCHES = 3, 10, 1000
 # The first dispatches tell how many fit into a longer look: this long, or this share of what is
@@ -80,12 +80,7 @@ def settle(make_task: Callable[[Config], Task], config: Config, workdir: str) ->
     if not is_budget(config.total):
         return config
     place, ledger = as_path(workdir), Ledger.of_this_machine()
-    limit = make_limit(config.budget, ledger.chip)
-    if limit is None:
-        raise UserError(
-            "config.total is 'budget' and config.budget sets none; set config.budget.core_days or "
-            "config.budget.hours."
-        )
+    limit = required_limit(config.budget, ledger.chip)
     steps = hosts.from_main(_recorded_steps(place, config))
     if steps == _NO_RECORD:
         raise UserError(
@@ -101,6 +96,21 @@ def settle(make_task: Callable[[Config], Task], config: Config, workdir: str) ->
 def is_budget(total: str) -> bool:
     """Whether the length of a run is its budget."""
     return total.strip().lower() == BUDGET
+
+
+def required_limit(config: BudgetConfig, chip: str) -> Limit:
+    """The budget of a run whose length it is.
+
+    Raises:
+        UserError: there is none, or it is not right.
+    """
+    limit = make_limit(config, chip)
+    if limit is None:
+        raise UserError(
+            "config.total is 'budget' and config.budget sets none; set config.budget.core_days or "
+            "config.budget.hours."
+        )
+    return limit
 
 
 def _recorded_steps(workdir: epath.Path, config: TrainConfig) -> int:
@@ -140,7 +150,7 @@ def _measure_and_record(
 ) -> int:
     last = read_sign_of_life(workdir) or SignOfLife(0, Spent())
     ledger.carry(last.spent)
-    long = dataclasses.replace(config, total=f"{_ANY_LENGTH} steps")
+    long = dataclasses.replace(config, total=f"{ANY_LENGTH} steps")
     with ledger.on("start"):
         task = make_task(long)
     window = _WINDOW_SHARE * _usable_seconds(limit, ledger)
@@ -158,7 +168,7 @@ def _measure_and_record(
         evaluations = -(-steps // every) if every else 1
         return measured.compiling + steps * measured.step + evaluations * measured.evaluation
 
-    steps = bisect.bisect_right(range(1, _ANY_LENGTH), available, key=cost)
+    steps = bisect.bisect_right(range(1, ANY_LENGTH), available, key=cost)
     steps = hosts.from_main(steps)
     if not steps:
         raise UserError(

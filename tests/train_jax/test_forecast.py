@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import tiny
 
+from train_jax.budget import BudgetConfig, make_limit
 from train_jax.data.placement import local_rows, to_device
-from train_jax.forecast import Exchange, Forecast, Memory, missing_bytes
+from train_jax.forecast import Exchange, Forecast, Memory, afforded, missing_bytes
 from train_jax.mesh import MeshConfig, make_mesh
 from train_jax.outline import Outline, Published, get, outline, read_config, replaced
 from train_jax.plan_text import compared, report, swept
@@ -28,6 +29,7 @@ def example(**changes):
         "mesh": {"data": 8, "fsdp": 1, "tensor": 1},
         "batch_size": 512,
         "total": 1000,
+        "budget": None,
         "num_params": 10**9,
         "memory": Memory(2 * GIB, 4 * GIB, GIB, 3 * GIB, 9 * GIB, round(15.48 * GIB), 0),
         "multiply_adds": 2e10,
@@ -71,6 +73,21 @@ def test_memory_is_told_part_by_part():
     text = report(short, price=None)
     assert "It does not fit: 2.00 GiB are missing on each device." in text
     assert "Estimate" not in text
+
+
+def test_a_run_as_long_as_its_budget_is_estimated():
+    """A second a step on 8 cores: a core-day is 10,800 steps, of which a twentieth is kept back."""
+    limit = make_limit(BudgetConfig(core_days=1.0, chip="v3", reserve=0.05), "v3")
+    assert limit is not None
+    one = afforded(example(total=2**30), limit)
+    assert one.total == 10_260
+    assert one.core_days == pytest.approx(0.95)
+    assert "as long as 1 core-days of v3 afford at the estimated speed" in report(one, price=None)
+    # What is not budgeted says nothing of it, and what does not fit has no length.
+    assert "afford" not in report(example(), price=None)
+    none = afforded(example(cycles=None), limit)
+    assert none.total == 0
+    assert "not known: it does not fit" in report(none, price=None)
 
 
 def test_the_paper_stands_beside():

@@ -52,6 +52,18 @@ def test_a_plan():
     assert "Nothing has been" in text
 
 
+@NEEDS_COMPILER
+def test_a_plan_of_a_budget():
+    words = ("--config.total=budget", "--config.budget.hours=2", "--config.data.examples=1437")
+    finished = commands.shared().run(*PLAN, "--topology=v5e:1x1", *words)
+    assert (finished.code, finished.stderr) == (0, "")
+    steps = number(finished.stdout, "steps,# images") / 16
+    seconds = number(finished.stdout, "step# s")
+    # What is kept back, as by default.
+    assert steps * seconds == pytest.approx(0.95 * 7200, rel=0.01)
+    assert "as long as 2 hours afford" in finished.stdout
+
+
 @pytest.mark.slow
 @NEEDS_COMPILER
 def test_what_does_not_fit_is_said():
@@ -83,7 +95,7 @@ def test_the_least_change_that_fits_is_found(fits, found, monkeypatch):
         memory = Memory(1, 1, 1, 1, 1 if fits(config) else None, 2**30, 2**20)
         cycles = 10**9 if fits(config) else None
         return Forecast(
-            chosen, {}, 1, 1, 1, memory, 1.0, None, cycles, (), 0, 0, "images", ()
+            chosen, {}, 1, 1, None, 1, memory, 1.0, None, cycles, (), 0, 0, "images", ()
         )  # fmt: skip
 
     monkeypatch.setattr(plan, "forecast", forecast)
@@ -97,7 +109,7 @@ def test_a_sweep_tries_policies_and_meshes(monkeypatch):
     def forecast(config, chosen):
         seen.append((config.mesh.data, config.mesh.fsdp, config.model.remat))
         memory = Memory(1, 1, 1, 1, 1, 2**30, 0)
-        return Forecast(chosen, {}, 1, 1, 1, memory, 1.0, 1.0, 10**9, (), 0, 0, "images", ())
+        return Forecast(chosen, {}, 1, 1, None, 1, memory, 1.0, 1.0, 10**9, (), 0, 0, "images", ())
 
     monkeypatch.setattr(plan, "forecast", forecast)
     attempts = plan.sweep(tiny.make_config(batch_size=64), slice_named("v5e:4x4"))
@@ -134,6 +146,7 @@ def test_mistakes_are_one_sentence(words, pattern):
     [
         ((EXAMPLES, "--batch=30"), "batch_size 30 does not split over 4 devices"),
         ((EXAMPLES, "--config.mesh.fsdp=3"), "does not fit 4 devices"),
+        ((EXAMPLES, "--config.total=budget"), "'budget' and config.budget sets none; set"),
         (("--config.total='2 epochs'",), r"How many examples digits \(train\) has is not known"),
     ],
 )

@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import PartitionSpec as P
 
+from train_jax import mesh as mesh_module
 from train_jax.errors import UserError
 from train_jax.mesh import MeshConfig, make_mesh
 from train_jax.sharding import (
@@ -40,6 +41,8 @@ def specs(mesh_config, tree=None):
         (MeshConfig(), (8, 1, 1)),
         (MeshConfig(data=2, fsdp=-1), (2, 4, 1)),
         (MeshConfig(data=2, fsdp=2, tensor=2), (2, 2, 2)),
+        (MeshConfig(data=-1, fsdp=-1), (1, 8, 1)),
+        (MeshConfig(data=-1, fsdp=-1, tensor=2), (1, 4, 2)),
     ],
 )
 def test_a_mesh_has_all_devices(config, shape):
@@ -49,11 +52,28 @@ def test_a_mesh_has_all_devices(config, shape):
 
 
 @pytest.mark.parametrize(
-    "config", [MeshConfig(data=3), MeshConfig(data=-1, fsdp=-1), MeshConfig(0)]
+    "config",
+    [
+        MeshConfig(data=3),
+        MeshConfig(data=-1, tensor=-1),
+        MeshConfig(-1, -1, -1),
+        MeshConfig(-1, -1, 16),
+        MeshConfig(0),
+    ],
 )
 def test_a_mesh_that_does_not_fit_is_refused(config):
     with pytest.raises(UserError, match="mesh data="):
         make_mesh(config)
+
+
+def test_parameters_are_split_over_no_more_devices_than_pays(monkeypatch):
+    monkeypatch.setattr(mesh_module, "MAX_SHARDS", 4)
+    both = MeshConfig(data=-1, fsdp=-1)
+    assert tuple(make_mesh(both).shape.values()) == (2, 4, 1)
+    assert tuple(make_mesh(both, jax.devices()[:6]).shape.values()) == (3, 2, 1)
+    assert tuple(make_mesh(both, jax.devices()[:1]).shape.values()) == (1, 1, 1)
+    # A number of one's own is taken at its word.
+    assert tuple(make_mesh(MeshConfig(data=1, fsdp=-1)).shape.values()) == (1, 8, 1)
 
 
 def test_data_parallel_replicates_parameters():
