@@ -5,8 +5,9 @@
     python -m vit_jax.convert old.npz new.npz --names=linen   from one published form to another
 
 SOURCE may be a run's working directory (its newest checkpoint is taken) or one of its checkpoints,
-and may name a subtree of an .npz file (siglip.npz:img). The form of a published file is recognised.
-The result can be given to `--config.init_from`. Nothing is ever overwritten.
+and may name a subtree of an .npz file (siglip.npz:img). The form of a published file is recognised:
+Vision Transformers, hybrids and BiT ResNets. The result can be given to `--config.init_from`.
+Nothing is ever overwritten.
 """
 
 import os
@@ -22,11 +23,13 @@ from train_jax.checkpoint import save_once
 from train_jax.config import to_dict
 from train_jax.errors import UserError
 from train_jax.transfer import Plan, Rule, apply_plan, make_plan
+from vit_jax.bit_weights import save_bit
 from vit_jax.init_from import Source, is_published, open_source
 from vit_jax.models import api
+from vit_jax.models.bit import BiTConfig
 from vit_jax.npz import refuse_existing
 from vit_jax.posemb import Grid
-from vit_jax.recognise import Recognised, recognise
+from vit_jax.recognise import Recognised, RecognisedBiT, recognise_any
 from vit_jax.weights import POSITION_TABLE, save_published
 
 _NAMES = flags.DEFINE_enum(
@@ -34,7 +37,7 @@ _NAMES = flags.DEFINE_enum(
     "original",
     ["original", "linen"],
     "Names inside the blocks of an .npz file to write: those of the original files, which every "
-    "reader knows, or those of today's Flax.",
+    "reader knows, or those of today's Flax (of a BiT: big_vision's).",
 )
 _LAYERS = flags.DEFINE_enum(
     "layers", "separate", ["separate", "stacked"], "Layers of an .npz file to write."
@@ -75,7 +78,7 @@ def convert(
         A report: the model that was recognised, and every array.
 
     Raises:
-        UserError: the source is not a Vision Transformer's, or the destination exists.
+        UserError: the source is of no model that is known, or the destination exists.
     """
     destination = os.fspath(destination)
     refuse_existing(destination)
@@ -87,9 +90,13 @@ def convert(
         )
     if position is None and POSITION_TABLE not in opened.shapes:
         position = opened.about.get("model", {}).get("position")
-    found = recognise(opened.shapes, grid=grid or opened.grid, position=position)
+    found = recognise_any(opened.shapes, grid=grid or opened.grid, position=position)
     plan, params = _read(opened, found)
-    if is_published(destination):
+    if is_published(destination) and isinstance(found.model, BiTConfig):
+        if layers == "stacked":
+            raise UserError("Files of a BiT have one array per unit; leave --layers out.")
+        save_bit(destination, params, names=names)
+    elif is_published(destination):
         save_published(destination, params, names=names, layers=layers)
     else:
         save_once(destination, {"params": params}, _meta(opened, found))
@@ -99,12 +106,9 @@ def convert(
     )
 
 
-def _read(source: Source, found: Recognised) -> tuple[Plan, Any]:
+def _read(source: Source, found: Recognised | RecognisedBiT) -> tuple[Plan, Any]:
     """All parameters in float32, checked by name and shape against the model's own."""
-    # Where no table fixes the size of the images, any size gives the same parameters.
-    stride = found.model.stem.stride if found.model.stem else 1
-    height, width = (patch * stride for patch in found.model.patch_size)
-    image_shape = found.image_shape or (height, width, 3)
+    image_shape = found.image_shape or _any_image_shape(found.model)
     key = jax.random.key(0)
     target, _ = jax.eval_shape(lambda key: api.init(found.model, key, image_shape), key)
     plan = make_plan(source.shapes, target, [Rule(".*", "load")])
@@ -115,7 +119,16 @@ def _read(source: Source, found: Recognised) -> tuple[Plan, Any]:
     return plan, apply_plan(plan, source.read(source.shapes), fresh)
 
 
-def _meta(source: Source, found: Recognised) -> dict[str, Any]:
+def _any_image_shape(model: api.ModelConfig) -> tuple[int, int, int]:
+    """Where no table fixes the size of the images, any size gives the same parameters."""
+    if isinstance(model, BiTConfig):
+        return 32, 32, 3
+    stride = model.stem.stride if model.stem else 1
+    height, width = (patch * stride for patch in model.patch_size)
+    return height, width, 3
+
+
+def _meta(source: Source, found: Recognised | RecognisedBiT) -> dict[str, Any]:
     return {
         "converted_from": source.path,
         "variant": found.variant,

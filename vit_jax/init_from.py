@@ -13,10 +13,12 @@ from jax.sharding import NamedSharding, PartitionSpec
 from train_jax.checkpoint import read_meta, read_params_shapes, restore_params, restore_parts
 from train_jax.sharding import flat_names
 from train_jax.transfer import Plan, apply_plan, draft_plan
+from vit_jax.bit_weights import BiTWeights, is_bit, open_bit
 from vit_jax.models.api import ModelConfig, ModelState, Params, grid_of
+from vit_jax.npz import open_npz
 from vit_jax.posemb import Grid
 from vit_jax.transfer import TransferConfig, transfer_rules
-from vit_jax.weights import open_published
+from vit_jax.weights import PublishedWeights, split_subtree, understand
 
 Shapes = Mapping[str, jax.ShapeDtypeStruct]
 
@@ -62,7 +64,7 @@ def open_source(path: str | os.PathLike[str], *, averaged: bool = True) -> Sourc
     """
     path = os.fspath(path)
     if is_published(path):
-        weights = open_published(path)
+        weights = _open_published(path)
         return Source(path, weights.shapes, {}, lambda wanted: weights)
     shapes = flat_names(read_params_shapes(path))
 
@@ -70,6 +72,13 @@ def open_source(path: str | os.PathLike[str], *, averaged: bool = True) -> Sourc
         return flat_names(restore_params(path, nested(wanted), prefer_ema=averaged))
 
     return Source(path, shapes, read_meta(path), read)
+
+
+def _open_published(path: str) -> PublishedWeights | BiTWeights:
+    """Understands a published file of whichever kind of model."""
+    text, subtree = split_subtree(path)
+    file = open_npz(text)
+    return open_bit(file) if is_bit(file.shapes) else understand(file, subtree=subtree)
 
 
 def transfer_model(

@@ -1,4 +1,4 @@
-"""Which Vision Transformer a set of parameter shapes belongs to.
+"""Which model a set of parameter shapes belongs to.
 
 Published files carry no configuration. Almost all of it can be read off the shapes; what cannot
 (dropout, the head's initial bias) concerns training only and keeps its default.
@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from train_jax.errors import UserError
+from vit_jax.models import bit
+from vit_jax.models.bit import BiTConfig
 from vit_jax.models.config import ResNetStem, ViTConfig
 from vit_jax.models.variants import ROOT_ONLY_PATCH, SIZES, STEMS
 from vit_jax.posemb import Grid, infer_grid
@@ -21,7 +23,7 @@ _ATTENTION = "Transformer/encoderblock/MultiHeadDotProductAttention_0"
 
 @dataclasses.dataclass(frozen=True)
 class Recognised:
-    """A model, and the images its position table was made for.
+    """A Vision Transformer, and the images its position table was made for.
 
     Attributes:
         model: the configuration.
@@ -46,6 +48,47 @@ class Recognised:
             f"{model.num_heads} heads), images of {size}, {model.pool} pooling, "
             f"{f'representation layer of {hidden}, ' if hidden else ''}{head}"
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class RecognisedBiT:
+    """A BiT; its weights are for images of any size.
+
+    Attributes:
+        model: the configuration.
+        variant: its name ("R50x1"), or None for a size without one.
+        grid: None, as there are no patches.
+        image_shape: likewise.
+    """
+
+    model: BiTConfig
+    variant: str | None
+    grid: None = None
+    image_shape: None = None
+
+    def describe(self) -> str:
+        """One line for people."""
+        units = "+".join(map(str, self.model.stages))
+        classes = self.model.num_classes
+        return (
+            f"BiT {self.variant or 'of its own size'} ({units} units, width {self.model.width}), "
+            f"images of any size, {f'{classes} classes' if classes else 'no head'}"
+        )
+
+
+def recognise_any(
+    shapes: Mapping[str, Any],
+    *,
+    grid: Grid | None = None,
+    position: Literal["sincos2d", "none"] | None = None,
+) -> Recognised | RecognisedBiT:
+    """Reads the configuration of whichever model off the shapes; see :func:`recognise`."""
+    if "norm_pre_head/scale" in shapes:
+        if grid is not None or position is not None:
+            raise UserError("A BiT has no position embedding; leave grid and position out.")
+        model = _bit(shapes)
+        return RecognisedBiT(model, bit.variant_name(model))
+    return recognise(shapes, grid=grid, position=position)
 
 
 def recognise(
@@ -114,6 +157,18 @@ def variant_name(model: ViTConfig) -> str | None:
         if model.stem == ResNetStem(stages) and model.patch_size == (side, side):
             return f"{stem}+{name}/{stride}"
     return None
+
+
+def _bit(shapes: Mapping[str, Any]) -> BiTConfig:
+    stages = []
+    while (first := f"block{len(stages) + 1}/unit1/conv1/kernel") in shapes:
+        others = first.replace("unit1", "units")
+        stages.append(1 + (shapes[others].shape[0] if others in shapes else 0))
+    return BiTConfig(
+        stages=tuple(stages),
+        width=shapes["conv_root/kernel"].shape[-1],
+        num_classes=shapes["head/kernel"].shape[-1] if "head/kernel" in shapes else 0,
+    )
 
 
 def _stem(shapes: Mapping[str, Any]) -> ResNetStem | None:

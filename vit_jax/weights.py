@@ -117,9 +117,13 @@ def open_published(path: str | os.PathLike[str], *, subtree: str | None = None) 
     Raises:
         UserError: the file cannot be read, is not a Vision Transformer's, or lacks some of one.
     """
-    text, named = _split_subtree(os.fspath(path))
-    file = open_npz(text)
-    prefix = _find_prefix(list(file.shapes), subtree=subtree or named, path=text)
+    text, named = split_subtree(path)
+    return understand(open_npz(text), subtree=subtree or named)
+
+
+def understand(file: NpzFile, *, subtree: str | None = None) -> PublishedWeights:
+    """The same for a file whose names are known already."""
+    prefix = _find_prefix(list(file.shapes), subtree=subtree, path=file.path)
     inside = {name.removeprefix(prefix): name for name in file.shapes if name.startswith(prefix)}
     recipes = _recipes(inside, file)
     shapes = {
@@ -128,8 +132,8 @@ def open_published(path: str | os.PathLike[str], *, subtree: str | None = None) 
     }
     for name, shape in shapes.items():
         if shape.ndim != _rank(name):
-            raise UserError(f"{text}: {name} of shape {shape.shape} is no Vision Transformer's.")
-    return PublishedWeights(text, shapes, len(file.shapes) - len(inside), file, recipes)
+            raise UserError(f"{file.path}: {name} of shape {shape.shape} is no transformer's.")
+    return PublishedWeights(file.path, shapes, len(file.shapes) - len(inside), file, recipes)
 
 
 def load_published(
@@ -193,7 +197,9 @@ def _rank(name: str) -> int:
     return rank + name.startswith(_STACK)
 
 
-def _split_subtree(path: str) -> tuple[str, str | None]:
+def split_subtree(path: str | os.PathLike[str]) -> tuple[str, str | None]:
+    """The file and the subtree of ``file.npz:img``; None where no subtree is named."""
+    path = os.fspath(path)
     match = re.fullmatch(r"(.+\.npz):([\w/]+)", path)
     return (match[1], match[2]) if match else (path, None)
 
