@@ -1,9 +1,10 @@
-"""Optimisers of the papers, from config: SGD with momentum and Adam, as chains of optax pieces.
+"""Optimisers of the papers, from config: SGD, Adam and RMSProp, as chains of optax pieces.
 
 One update is: clip the (already averaged) gradient by its global norm, turn it into a direction
 (momentum or Adam), add the decoupled weight decay, multiply by minus the learning rate. Weight
 decay is therefore multiplied by the learning rate, as in AdamW and in "How to train your ViT?",
 section 3.3; it touches only parameters whose path matches a pattern, by default the kernels.
+RMSProp follows TensorFlow in another order, see there.
 """
 
 import dataclasses
@@ -72,7 +73,35 @@ class Adam:
     decay_pattern: str = ".*/kernel"
 
 
-OptimizerConfig = Sgd | Adam
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RmsProp:
+    """RMSProp as TensorFlow computes it (EfficientNet; Noisy Student, section 3.1).
+
+    `square = decay * square + (1 - decay) * gradient^2`, from 1 on; `trace = momentum * trace +
+    rate * gradient / sqrt(square + eps)`; the parameters lose the trace. So epsilon is inside the
+    root (PyTorch adds it to the root), and a change of the learning rate reaches the trace only
+    with what is added from then on.
+
+    Attributes:
+        decay: of the mean square.
+        momentum: of the trace.
+        eps: added to the mean square.
+        clip_norm: largest global norm of the gradient; None to leave it alone.
+        weight_decay: a penalty in the loss, half of it times the sum of squares: its gradient is
+          added before all else, and divided by the root like the rest.
+        decay_pattern: regular expression that must match all of "a/b/kernel" for its decay.
+    """
+
+    name: Literal["rmsprop"] = "rmsprop"
+    decay: float = 0.9
+    momentum: float = 0.9
+    eps: float = 1e-3
+    clip_norm: float | None = None
+    weight_decay: float = 0.0
+    decay_pattern: str = ".*/kernel"
+
+
+OptimizerConfig = Sgd | Adam | RmsProp
 
 
 def make_optimizer(
@@ -92,15 +121,17 @@ def make_optimizer(
     Raises:
         UserError: weight decay is on and its pattern is no regular expression or matches nothing.
     """
-    pieces = []
+    clip, decay = [], []
     if config.clip_norm is not None:
-        pieces.append(optax.clip_by_global_norm(config.clip_norm))
-    pieces.append(_direction(config))
+        clip.append(optax.clip_by_global_norm(config.clip_norm))
     if config.weight_decay:
         mask = decayed(params, config.decay_pattern)
-        pieces.append(optax.add_decayed_weights(config.weight_decay, mask))
-    pieces.append(optax.scale_by_learning_rate(schedule))
-    return optax.chain(*pieces)
+        decay.append(optax.add_decayed_weights(config.weight_decay, mask))
+    rate = optax.scale_by_learning_rate(schedule)
+    if isinstance(config, RmsProp):
+        root = optax.scale_by_rms(decay=config.decay, eps=config.eps, initial_scale=1.0)
+        return optax.chain(*decay, *clip, root, rate, optax.trace(decay=config.momentum))
+    return optax.chain(*clip, _direction(config), *decay, rate)
 
 
 def decayed(params: Any, pattern: str) -> Any:
@@ -152,7 +183,7 @@ def ema_update(ema: Any, params: Any, decay: float) -> Any:
     return jax.tree.map(lambda e, p: e + (1.0 - decay) * (p.astype(e.dtype) - e), ema, params)
 
 
-def _direction(config: OptimizerConfig) -> optax.GradientTransformation:
+def _direction(config: Sgd | Adam) -> optax.GradientTransformation:
     match config:
         case Sgd():
             trace = optax.trace(decay=config.momentum, nesterov=config.nesterov)

@@ -179,8 +179,9 @@ def test_the_optimiser_is_built_from_shapes_alone():
     [
         optimizers.Sgd(accumulator_dtype="bfloat16", clip_norm=1.0),
         optimizers.Adam(first_moment_dtype="bfloat16", weight_decay=0.1),
+        optimizers.RmsProp(clip_norm=1.0, weight_decay=0.1),
     ],
-    ids=["sgd", "adam"],
+    ids=["sgd", "adam", "rmsprop"],
 )
 def test_moments_can_be_told_from_counters(config):
     """So that they are laid out over the devices like their parameters."""
@@ -191,7 +192,7 @@ def test_moments_can_be_told_from_counters(config):
     )
     leaves = jax.tree.leaves(marked)
     assert leaves.count("moment") == (3 if config.name == "sgd" else 6)
-    assert leaves.count("?") == (1 if config.name == "sgd" else 2)
+    assert leaves.count("?") == (2 if config.name == "adam" else 1)
 
 
 @pytest.mark.parametrize(
@@ -261,3 +262,20 @@ def test_amsgrad_forgets_large_gradients_at_the_start():
     start = (transform.init(jnp.float32(0)), jnp.float32(0))
     _, direction = jax.lax.fori_loop(0, 10_000, body, start)
     assert float(direction) == pytest.approx(1.0, abs=0.01)
+
+
+def test_rmsprop_is_that_of_tensorflow():
+    """Mean square from 1, epsilon under the root, rate inside the trace, decay in the gradient."""
+    config = optimizers.RmsProp(decay=0.8, momentum=0.7, eps=1e-3, weight_decay=0.3)
+    gradients = make_gradients()
+    trail, _ = run(config, gradients)
+    kernel, bias = (np.float64(make_params()["body"][name]) for name in ("kernel", "bias"))
+    squares, traces = [np.ones(kernel.shape), np.ones(bias.shape)], [0.0, 0.0]
+    for rate, gradient, params in zip(np.float64(RATES), gradients, trail, strict=True):
+        both = (gradient["body"]["kernel"] + 0.3 * kernel, gradient["body"]["bias"])
+        for i, g in enumerate(both):
+            squares[i] = 0.8 * squares[i] + 0.2 * g**2
+            traces[i] = 0.7 * traces[i] + rate * g / np.sqrt(squares[i] + 1e-3)
+        kernel, bias = kernel - traces[0], bias - traces[1]
+        np.testing.assert_allclose(params["body"]["kernel"], kernel, rtol=3e-6, atol=3e-7)
+        np.testing.assert_allclose(params["body"]["bias"], bias, rtol=3e-6, atol=3e-7)
