@@ -7,12 +7,13 @@ import jax
 import jax.numpy as jnp
 
 from train_jax.sharding import ParamRule, flat_names
-from vit_jax.models import bit
+from vit_jax.models import bit, efficientnet
 from vit_jax.models.bit import BiT, BiTConfig
+from vit_jax.models.efficientnet import EfficientNet, EfficientNetConfig
 from vit_jax.models.vit import ViT, ViTConfig
 
 #: Every kind of model; they are told apart by ``name``.
-ModelConfig = ViTConfig | BiTConfig
+ModelConfig = ViTConfig | BiTConfig | EfficientNetConfig
 Params = dict[str, Any]
 ModelState = dict[str, Any]
 
@@ -43,9 +44,9 @@ PARAM_RULES: tuple[ParamRule, ...] = (
     ("Transformer/posembed_input/pos_embedding", (None, None, None)),
     ("embedding/kernel", (None, None, None, None)),
     ("embedding/bias", (None,)),
-    ("(cls|MAPHead_0/probe)", (None, None, None)),
-    ("(head|pre_logits)/kernel", (None, None)),
-    ("(head|pre_logits)/bias", (None,)),
+    ("(cls|mask_token|MAPHead_0/probe)", (None, None, None)),
+    ("(head|pre_logits|patch_head)/kernel", (None, None)),
+    ("(head|pre_logits|patch_head)/bias", (None,)),
     (r"(conv_root|block\d+/unit\d+/conv(\d|_proj))/kernel", (None, None, None, None)),
     (r"(gn_root|block\d+/unit\d+/gn(\d|_proj))/(scale|bias)", (None,)),
 )
@@ -128,12 +129,14 @@ def param_rules(config: ModelConfig, image_shape: tuple[int, ...]) -> tuple[Para
     )
 
 
-def _module(config: ModelConfig) -> ViT | BiT:
+def _module(config: ModelConfig) -> ViT | BiT | EfficientNet:
     match config:
         case ViTConfig():
             return ViT(config)
         case BiTConfig():
             return BiT(config)
+        case EfficientNetConfig():
+            return EfficientNet(config)
 
 
 def _rules(config: ModelConfig) -> tuple[ParamRule, ...]:
@@ -142,3 +145,5 @@ def _rules(config: ModelConfig) -> tuple[ParamRule, ...]:
             return PARAM_RULES
         case BiTConfig():
             return bit.PARAM_RULES
+        case EfficientNetConfig():
+            return efficientnet.PARAM_RULES
