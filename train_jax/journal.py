@@ -12,7 +12,7 @@ from etils import epath
 
 from train_jax import hosts
 from train_jax.budget import Ledger
-from train_jax.errors import UserError
+from train_jax.errors import NotFiniteError
 from train_jax.ledger_file import LedgerFile
 from train_jax.metrics import NEVER, Window, to_floats
 from train_jax.schedules import Schedule
@@ -146,7 +146,7 @@ class Journal:
             f"{int(host.skipped)} updates were refused by step {step}"
         )
         if self._stop:
-            raise UserError(
+            raise NotFiniteError(
                 f"{text}. The run stops and its last checkpoint is from before; lower the learning "
                 "rate, clip the gradient, or set config.nonfinite='skip'."
             )
