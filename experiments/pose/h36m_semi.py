@@ -8,7 +8,7 @@
 Behind the colon: LABELS, what is labelled: S1_0.1percent, S1_1percent, S1_5percent, S1_10percent,
 S1_50percent (of every recording of S1 one contiguous part), S1, S1_S5, S1_S5_S6, or all (five
 subjects); then any of
-    keypoints=cpn     or gt (also detectron, detectron_coco, which the paper does not show here)
+    keypoints=cpn     or gt (also the others of h36m.py, which the paper does not show here)
     semi=false        the supervised baseline: the same labels, no video
     downsample=5      10 frames per second, as Figure 5 (a); the rate also decides what a model sees
     projection=linear the camera without its lens; none: no such term
@@ -127,7 +127,9 @@ def get_config(arg: str | None = None) -> ConfigDict:
         PoseTrainConfig(
             seed=args["seed"],
             model=TemporalConfig(
-                widths=recipes.widths(args["frames"] or frames), causal=args["causal"]
+                joints_in=recipes.h36m_joints(keypoints),
+                widths=recipes.widths(args["frames"] or frames),
+                causal=args["causal"],
             ),
             data=recipes.h36m_data(keypoints, row.subjects, fraction=row.fraction, **rate),
             evaluations={

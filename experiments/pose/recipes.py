@@ -27,15 +27,21 @@ WIDTHS: Mapping[int, tuple[int, ...]] = {
 #: AMSGrad as PyTorch has it (paper, section 5).
 OPTIMIZER = Adam(b1=0.9, b2=0.999, eps=1e-8, amsgrad=True)
 
-#: Files of 2D keypoints, in the paper's Table 3 from the last row up: CPN fine-tuned on Human3.6M,
-#: ground truth, Mask R-CNN fine-tuned, and Mask R-CNN as it comes with the joints of COCO.
+#: Files of 2D keypoints, those of the paper's Table 3: CPN (on the boxes of Mask R-CNN), ground
+#: truth, Mask R-CNN and Stacked Hourglass; fine-tuned on Human3.6M, or, where they have the joints
+#: of another data set, as they come. CPN was also run on ground-truth boxes (Table 1).
 H36M_KEYPOINTS: Mapping[str, str] = {
     "cpn": "h36m_cpn_ft_h36m_dbb.npz",
+    "cpn_gt_boxes": "h36m_cpn_ft_h36m_gt_boxes.npz",
+    "cpn_coco": "h36m_cpn_pt_coco.npz",
     "gt": "h36m.npz",
     "detectron": "h36m_detectron_ft_h36m.npz",
     "detectron_coco": "h36m_detectron_pt_coco.npz",
+    "hourglass": "h36m_sh_ft_h36m.npz",
+    "hourglass_mpii": "h36m_sh_pt_mpii.npz",
 }
 H36M_POSITIONS = "h36m.npz"
+_MPII_JOINTS = ("hourglass", "hourglass_mpii")
 
 
 def decaying(factor: float, *, every: str = "1 epoch") -> ExponentialConfig:
@@ -56,6 +62,11 @@ def h36m_data(keypoints: str, subjects: Iterable[str], **changes: Any) -> PoseDa
         subjects=tuple(subjects),
         **changes,
     )
+
+
+def h36m_joints(keypoints: str) -> int:
+    """How many joints one of `H36M_KEYPOINTS` has: the hourglass has the 16 of MPII."""
+    return 16 if keypoints in _MPII_JOINTS else 17
 
 
 def widths(frames: int, *, known: Iterable[int] = tuple(WIDTHS)) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ from configs import ROOT, config_classes, parsed, unread_keys
 
 from experiments.pose import cmu, h36m_semi, humaneva, recipes
 from experiments.pose import h36m as supervised
-from pose_jax import h36m
+from pose_jax import h36m, skeletons
 from pose_jax import humaneva as eva
 from pose_jax.data import motion, store
 from pose_jax.data.filming import Detector, film
@@ -56,7 +56,8 @@ def test_supervised_training_is_that_of_the_paper(arg, keypoints):
     frames, *rest = arg.split(",")
     model = config.model
     assert (model.receptive_field, model.channels, model.dropout) == (int(frames), 1024, 0.25)
-    assert (model.joints_in, model.joints_out, model.features) == (17, 17, 2)
+    joints = 16 if "hourglass" in keypoints else 17
+    assert (model.joints_in, model.joints_out, model.features) == (joints, 17, 2)
     assert model.causal == ("causal=true" in rest)
     assert model.dense == ("dense=true" in rest)
     test = config.evaluations["test"]
@@ -82,6 +83,14 @@ def test_models_have_the_sizes_of_table_5(arg, millions, flops):
     assert not config.measure.flip
     assert round(config.model.num_params / 1e6, 2) == millions
     assert round(2 * config.model.multiplications_per_frame / 1e6, 2) == flops
+
+
+def test_channels_and_the_confidence_are_arguments():
+    base = built(supervised, "27")
+    small = built(supervised, "27,channels=512,confidence=true")
+    assert small == dataclasses.replace(
+        base, model=dataclasses.replace(base.model, channels=512, features=3)
+    )
 
 
 def test_the_single_frame_baseline_has_four_blocks():
@@ -231,8 +240,9 @@ def test_labels_of_the_open_benchmark_can_be_spread_over_all_clips():
     ("module", "arg", "message"),
     [
         (supervised, "28", "frames=28 must be one of 1, 9, 27, 81, 243"),
-        (supervised, "27,keypoints=hrnet", "keypoints=hrnet must be one of cpn, gt"),
+        (supervised, "27,keypoints=hrnet", "keypoints=hrnet must be one of cpn, cpn_gt_boxes, "),
         (supervised, "27,tta=false", "no argument 'tta'"),
+        (supervised, "27,channels=0", "channels must be at least 1"),
         (supervised, "many", "must be of type int"),
         (h36m_semi, None, r"labels= must be one of S1_0\.1percent"),
         (h36m_semi, "S1_20percent", "labels=S1_20percent must be one of"),
@@ -276,7 +286,11 @@ FRAMES = 30
 
 def mixed(positions, name, cameras):
     """As the file of a detector: keypoints alone, of people without poses too."""
-    views = {(r.subject, r.action): r.views for r in positions.recordings}
+    joints = skeletons.layout(name).num_joints
+    views = {
+        (r.subject, r.action): {camera: seen[:, :joints] for camera, seen in r.views.items()}
+        for r in positions.recordings
+    }
     some = next(iter(views.values()))
     views |= {(subject, "Waiting 1"): some for subject in h36m.SUBJECTS_UNLABELLED}
     return PoseSet(
@@ -322,6 +336,10 @@ def data_dir(tmp_path_factory):
         ("h36m_cpn_ft_h36m_dbb.npz", "h36m17"),
         ("h36m_detectron_ft_h36m.npz", "h36m17"),
         ("h36m_detectron_pt_coco.npz", "coco17"),
+        ("h36m_cpn_ft_h36m_gt_boxes.npz", "h36m17"),
+        ("h36m_cpn_pt_coco.npz", "coco17"),
+        ("h36m_sh_ft_h36m.npz", "mpii16"),
+        ("h36m_sh_pt_mpii.npz", "mpii16"),
     ):
         store.save(root / file, mixed(seen, layout, h36m.cameras))
     keypoints = next(iter(seen.recordings[0].views.values()))
@@ -348,7 +366,8 @@ CONFIGS = [
     *(("h36m", f"{n},keypoints={k}") for n in (1, 9, 27) for k in recipes.H36M_KEYPOINTS),
     *(("h36m", f"{n},causal=true") for n in (27, 81, 243)),
     ("h36m", "27,dense=true,keypoints=gt,average=false"),
-    ("h36m", "27,flip=false,seed=2"),
+    ("h36m", "27,flip=false,seed=2,confidence=true"),
+    ("h36m", "243,flip=false,average=false"),
     # A recording of 30 frames has no thousandth.
     *(("h36m_semi", label) for label in h36m_semi.FIGURE_5 if "S1_0.1" not in label),
     ("h36m_semi", "S1_10percent,semi=false,keypoints=gt,downsample=5"),
