@@ -91,13 +91,16 @@ def data_source(config: DataConfig) -> Source:
     return select(source, classes=config.classes, shots=config.shots, seed=config.shots_seed)
 
 
-def train_data(config: DataConfig, *, batch_size: int, seed: int) -> TrainData:
+def train_data(
+    config: DataConfig, *, batch_size: int, seed: int, source: Source | None = None
+) -> TrainData:
     """Makes endless training batches.
 
     Args:
         config: which examples, and what becomes of them.
         batch_size: rows of the global batch.
         seed: seed of order, crops and augmentations.
+        source: examples in the place of those that the config names.
 
     Returns:
         Data whose batches are `image` uint8 (k, h, w, 3) and `labels` int32 (k, L), class indices
@@ -106,7 +109,7 @@ def train_data(config: DataConfig, *, batch_size: int, seed: int) -> TrainData:
     Raises:
         UserError: the data cannot be opened.
     """
-    source = data_source(config)
+    source = source or data_source(config)
     order = GlobalOrder(len(source), seed)
     skipped: list[str] = []
     loader = BatchLoader(source, config, batch_size=batch_size, order=order)
@@ -125,12 +128,13 @@ def train_data(config: DataConfig, *, batch_size: int, seed: int) -> TrainData:
     )
 
 
-def eval_data(config: DataConfig, *, batch_size: int) -> EvalData:
+def eval_data(config: DataConfig, *, batch_size: int, source: Source | None = None) -> EvalData:
     """Makes one pass over a split, every example once.
 
     Args:
         config: which examples, and what becomes of them.
         batch_size: rows of the global batch.
+        source: examples in the place of those that the config names.
 
     Returns:
         Data whose batches are as in training, with `mask` bool (k,): False for padding, examples
@@ -144,7 +148,7 @@ def eval_data(config: DataConfig, *, batch_size: int) -> EvalData:
             "Evaluation must not be random: use squash, resize_small_crop or resize_crop, and no "
             "randaugment."
         )
-    source = data_source(config)
+    source = source or data_source(config)
     skipped: list[str] = []
     loader = BatchLoader(source, config, batch_size=batch_size, order=None)
     steps = range(-(-len(source) // batch_size))
