@@ -78,7 +78,12 @@ def parse(
 def _module(path: Path) -> str:
     """The name that ``python -m`` knows a file of a package by."""
     path = path.parent if path.stem == "__main__" else path
-    return f"{path.parent.name}.{path.stem}"
+    name = f"{path.parent.name}.{path.stem}"
+    for package in list(path.parents)[1:]:
+        if not (package / "__init__.py").exists():
+            break
+        name = f"{package.name}.{name}"
+    return name
 
 
 def _help(usage: str, command: str, modules: Sequence[str]) -> str:
