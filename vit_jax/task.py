@@ -7,16 +7,22 @@ from typing import Literal
 import jax
 
 from train_jax.config import FREE, to_dict
+from train_jax.data.dataset import TrainData
 from train_jax.errors import UserError
 from train_jax.metrics import Metrics, mean_of
-from train_jax.task import Batch, Evaluation, LossFn, ModelState, Params, Task
+from train_jax.task import Batch, Evaluation, LossFn, ModelState, Params, Probe, Task
 from train_jax.train_config import TrainConfig
+from vit_jax import masked_patch, noisy_student
 from vit_jax.data.on_device import mixup, normalise, random_flip
 from vit_jax.data.pipeline import DataConfig, data_source, eval_data, train_data
 from vit_jax.data.preprocess import height_width
 from vit_jax.init_from import transfer_model
+from vit_jax.least_squares import FewShotConfig, make_probes
 from vit_jax.losses import LossName, cross_entropy, multi_hot, smooth_labels, top_k_accuracy
+from vit_jax.masked_patch import MaskedPatchConfig
 from vit_jax.models import api
+from vit_jax.models.config import ViTConfig
+from vit_jax.noisy_student import PseudoLabelConfig
 from vit_jax.transfer import TransferConfig
 
 
@@ -33,6 +39,10 @@ class ViTTrainConfig(TrainConfig):
         label_smoothing: the share of the target that is spread over all classes.
         mixup: p of the Beta(p, p) from which the mixing weight is drawn; 0: off.
         flip: whether images are mirrored at random.
+        pseudo_labels: images that a teacher has labelled, beside ``data`` (Noisy Student). Then
+            ``batch_size`` counts both kinds, and an epoch is one over ``data``.
+        masked_patches: pre-training without labels, in the place of ``loss``; None: classification.
+        fewshot: few-shot linear evaluation of the representation, whenever there is an evaluation.
         transfer: what to do with ``init_from`` beyond the paper's rules.
         package: which package the config is of (see train_jax/outline.py).
     """
@@ -45,8 +55,25 @@ class ViTTrainConfig(TrainConfig):
     label_smoothing: float = 0.0
     mixup: float = 0.0
     flip: bool = True
+    pseudo_labels: PseudoLabelConfig | None = None
+    masked_patches: MaskedPatchConfig | None = None
+    fewshot: FewShotConfig | None = dataclasses.field(default=None, metadata=FREE)
     transfer: TransferConfig = dataclasses.field(default_factory=TransferConfig)
     package: Literal["vit_jax"] = dataclasses.field(default="vit_jax", metadata=FREE)
+
+    def __post_init__(self):
+        if self.masked_patches is not None:
+            masked_patch.check_model(self.masked_patches, self.model)
+            if self.mixup or self.label_smoothing or self.loss != "softmax":
+                raise UserError(
+                    "Masked patch prediction has no labels to mix or smooth and a loss of its own; "
+                    "leave config.mixup, config.label_smoothing and config.loss alone."
+                )
+        elif getattr(self.model, "patch_outputs", 0):
+            raise UserError(
+                "config.model.patch_outputs is for masked patch prediction; set it to 0, or "
+                "config.masked_patches."
+            )
 
 
 def make_task(config: ViTTrainConfig) -> Task:
@@ -57,8 +84,8 @@ def make_task(config: ViTTrainConfig) -> Task:
     """
     model, shape = config.model, image_shape(config.data)
     grid = api.grid_of(model, shape)
-    data = train_data(config.data, batch_size=config.batch_size, seed=config.seed)
-    _require_classes(model, config.data)
+    data = _train_data(config)
+    _require_classes(config, config.data)
 
     def init(key: jax.Array) -> tuple[Params, ModelState]:
         return api.init(model, key, shape)
@@ -78,16 +105,31 @@ def make_task(config: ViTTrainConfig) -> Task:
         init=init,
         loss=make_loss(config),
         train_data=data,
-        evaluations=make_evaluations(config),
+        evaluations={**make_evaluations(config), **_probes(config)},
         param_rules=api.param_rules(model, shape),
         transfer=None if config.init_from is None else transfer,
         about={"model": to_dict(model), "image_shape": list(shape), "grid": grid and list(grid)},
     )
 
 
+def _train_data(config: ViTTrainConfig) -> TrainData:
+    if config.pseudo_labels is None:
+        return train_data(config.data, batch_size=config.batch_size, seed=config.seed)
+    return noisy_student.joint_data(
+        config.data,
+        config.pseudo_labels,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        num_classes=config.model.num_classes,
+    )
+
+
 def make_loss(config: ViTTrainConfig) -> LossFn:
     """What a step minimises: augmentation on the device, model, cross-entropy."""
     model = config.model
+    if config.masked_patches is not None:
+        assert isinstance(model, ViTConfig)
+        return masked_patch.make_loss(config.masked_patches, model, flip=config.flip)
 
     def loss(
         params: Params, model_state: ModelState, batch: Batch, key: jax.Array, step: jax.Array
@@ -100,6 +142,8 @@ def make_loss(config: ViTTrainConfig) -> LossFn:
         targets = smooth_labels(
             multi_hot(batch["labels"], model.num_classes), config.label_smoothing
         )
+        if config.pseudo_labels is not None:
+            targets = noisy_student.joint_targets(targets, batch)
         if config.mixup:
             images, targets = mixup(images, targets, key=mixup_key, p=config.mixup)
         logits, _, model_state = api.apply(model, params, model_state, images, key=model_key)
@@ -114,7 +158,8 @@ def make_evaluations(config: ViTTrainConfig) -> dict[str, Evaluation]:
     """Loss, top-1 and top-5 accuracy on every split of ``config.evaluations``.
 
     On data with several labels an example counts as right where the prediction is one of them, and
-    an example without labels does not count (the rule of ImageNet-ReaL).
+    an example without labels does not count (the rule of ImageNet-ReaL). In masked patch prediction
+    loss and accuracy are those of the corrupted patches.
     """
     model = config.model
 
@@ -128,13 +173,26 @@ def make_evaluations(config: ViTTrainConfig) -> dict[str, Evaluation]:
             "loss": mean_of(losses, mask),
         }
 
-    batch_size = config.evaluation_batch_size or config.batch_size
+    if config.masked_patches is not None:
+        assert isinstance(model, ViTConfig)
+        metrics = masked_patch.make_metrics(config.masked_patches, model)
+    batch_size = _evaluation_batch_size(config)
     evaluations = {}
     for name, data in config.evaluations.items():
-        _require_classes(model, data)
+        _require_classes(config, data)
         api.grid_of(model, image_shape(data))
         evaluations[name] = Evaluation(eval_data(data, batch_size=batch_size), metrics)
     return evaluations
+
+
+def _evaluation_batch_size(config: ViTTrainConfig) -> int:
+    return config.evaluation_batch_size or config.batch_size
+
+
+def _probes(config: ViTTrainConfig) -> dict[str, Probe]:
+    if config.fewshot is None:
+        return {}
+    return make_probes(config.fewshot, config.model, batch_size=_evaluation_batch_size(config))
 
 
 def image_shape(data: DataConfig) -> tuple[int, int, int]:
@@ -142,10 +200,10 @@ def image_shape(data: DataConfig) -> tuple[int, int, int]:
     return (*height_width(data.preprocess.size), 3)
 
 
-def _require_classes(model: api.ModelConfig, data: DataConfig) -> None:
-    found = data_source(data).num_classes
-    if found != model.num_classes:
+def _require_classes(config: ViTTrainConfig, data: DataConfig) -> None:
+    found, expected = data_source(data).num_classes, config.model.num_classes
+    if config.masked_patches is None and found != expected:
         raise UserError(
             f"{data.source} ({data.split}) has {found} classes and the model's head "
-            f"{model.num_classes}; set config.model.num_classes={found}."
+            f"{expected}; set config.model.num_classes={found}."
         )

@@ -90,6 +90,7 @@ def transfer_rules(
         *(Rule(pattern, "drop") for pattern in config.drop),
         _head_rule(targets, keep_head=config.keep_head),
         _pre_logits_rule(targets),
+        _masked_patch_rule(targets),
         _position_rule(sources, targets, grids=grids),
         Rule("cls|MAPHead_0/.*", "load", hint=_POOLING),
         Rule("Transformer/encoder.*", "load", hint=_VARIANT),
@@ -111,6 +112,14 @@ def _pre_logits_rule(targets: dict[str, Any]) -> Rule:
         return Rule("pre_logits/.*", "drop")
     hint = "set model.representation_size to the checkpoint's, or to None to fine-tune without it"
     return Rule("pre_logits/.*", "load", hint=hint)
+
+
+def _masked_patch_rule(targets: dict[str, Any]) -> Rule:
+    pattern = "mask_token|patch_head/.*"
+    if "mask_token" not in targets:
+        return Rule(pattern, "drop")
+    hint = "to begin masked patch prediction from it, name them in transfer.fresh"
+    return Rule(pattern, "load", hint=hint)
 
 
 def _position_rule(

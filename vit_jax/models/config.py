@@ -58,6 +58,8 @@ class ViTConfig:
         compute_dtype: of the matrix products and the residual stream. Parameters, LayerNorm
             statistics, softmax, representation layer and head are float32 in any case.
         attention: "einsum", "cudnn" (GPU, bfloat16), or "auto": cuDNN where it runs.
+        patch_outputs: outputs of a linear head on every patch, for masked patch prediction
+            (vit_jax/masked_patch.py), whose [mask] embedding the model then has too; 0 for neither.
         name: tells this kind of model from the others.
     """
 
@@ -79,6 +81,7 @@ class ViTConfig:
     remat: Literal["none", "names", "dots", "full"] = "names"
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     attention: Literal["auto", "einsum", "cudnn"] = "auto"
+    patch_outputs: int = 0
     name: Literal["vit"] = "vit"
 
     def __post_init__(self):

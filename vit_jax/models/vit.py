@@ -6,9 +6,10 @@ import jax.numpy as jnp
 
 from vit_jax.models.attention import MultiHeadAttention
 from vit_jax.models.config import ResNetStem, ViTConfig
+from vit_jax.models.corruption import Corruption, corrupt, take
 from vit_jax.models.embeddings import PatchEmbedding
 from vit_jax.models.encoder import Encoder
-from vit_jax.models.initializers import xavier_uniform
+from vit_jax.models.initializers import normal, xavier_uniform
 from vit_jax.models.layers import Dense, LayerNorm, MlpBlock, zeros
 from vit_jax.models.resnet_stem import run_stem
 from vit_jax.models.variants import config_for
@@ -23,17 +24,24 @@ class ViT(nn.Module):
 
     @nn.compact
     def __call__(
-        self, images: jax.Array, *, key: jax.Array | None = None
+        self,
+        images: jax.Array,
+        *,
+        key: jax.Array | None = None,
+        corruption: Corruption | None = None,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Classifies images.
 
         Args:
             images: (b, h, w, 3), in [-1, 1].
             key: of dropout and stochastic depth; None to infer.
+            corruption: which patches to corrupt and to predict, for a model with
+                ``patch_outputs``; None: none are corrupted, all are predicted.
 
         Returns:
             Logits, float32 (b, num_classes), and the intermediate results: "encoded" (b, n, D),
-            the normalised tokens, and "pre_logits" (b, D or representation_size), float32.
+            the normalised tokens, "pre_logits" (b, D or representation_size), float32, and with
+            ``patch_outputs`` "patches" (b, k, patch_outputs), float32.
         """
         config = self.config
         dtype = jnp.dtype(config.compute_dtype)
@@ -42,11 +50,21 @@ class ViT(nn.Module):
         if config.stem is not None:
             x = run_stem(config.stem, x, dtype)
         x = PatchEmbedding(config.width, config.patch_size, dtype, name="embedding")(x)
+        if config.patch_outputs:
+            mask = self.param("mask_token", normal(0.02), (1, 1, config.width))
+            if corruption is not None:
+                x = corrupt(x, corruption.sources, mask)
         if config.class_token:
             cls = self.param("cls", zeros, (1, 1, config.width)).astype(dtype)
             x = jnp.concatenate([jnp.broadcast_to(cls, (len(x), 1, config.width)), x], axis=1)
         x = Encoder(config, grid, name="Transformer")(x, key=key)
         outputs = {"encoded": x}
+        if config.patch_outputs:
+            patches = x[:, int(config.class_token) :]
+            if corruption is not None:
+                patches = take(patches, corruption.predicted)
+            head = Dense(config.patch_outputs, jnp.dtype("float32"), zeros, name="patch_head")
+            outputs["patches"] = head(patches)
         x = self._pool(x).astype(jnp.float32)
         if config.representation_size is not None:
             x = jnp.tanh(Dense(config.representation_size, x.dtype, name="pre_logits")(x))
