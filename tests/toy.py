@@ -34,7 +34,11 @@ def train_data(batch_size, *, seed=0, poison_step=None):
             yield {"x": x[index] * scale, "y": y[index]}
             step += 1
 
-    return TrainData(batch_size, NUM_EXAMPLES, order.fingerprint, start)
+    shapes = {
+        "x": jax.ShapeDtypeStruct((batch_size, DIM), np.float32),
+        "y": jax.ShapeDtypeStruct((batch_size,), np.int32),
+    }
+    return TrainData(batch_size, NUM_EXAMPLES, order.fingerprint, start, shapes)
 
 
 def resident_data(batch_size):
@@ -55,6 +59,7 @@ def resident_data(batch_size):
         NUM_EXAMPLES,
         order.fingerprint,
         start,
+        {"index": jax.ShapeDtypeStruct((batch_size,), np.int32)},
         resident={"x": x, "y": y},
         expand=expand,
     )

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from train_jax.data.placement import Prefetch, local_rows, prefetch
+from train_jax.data.placement import Prefetch, local_rows, prefetch, stacked_rows
 from train_jax.program import Program
 from train_jax.sharding import batch_sharding
 
@@ -48,6 +48,17 @@ def _stacked(
             group = [next(batches) for _ in range(count)]
             group += [group[-1]] * (most - count)
             yield {name: np.stack([batch[name] for batch in group]) for name in group[0]}
+
+
+def abstract_batch(program: Program) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes and layout of what :func:`start_batches` gives for a dispatch."""
+    rows, lead = batch_sharding(program.mesh), ()
+    if program.several:
+        rows, lead = stacked_rows(rows), (program.config.steps_per_dispatch,)
+    return {
+        name: jax.ShapeDtypeStruct((*lead, *x.shape), x.dtype, sharding=rows)
+        for name, x in program.task.train_data.shapes.items()
+    }
 
 
 def compile_program(

@@ -13,7 +13,9 @@ from train_jax.outline import Outline, Published
 from train_jax.task import Task
 from vit_jax.flops import multiply_adds
 from vit_jax.models import api
+from vit_jax.models.efficientnet import EfficientNetConfig
 from vit_jax.models.variants import config_for
+from vit_jax.noisy_student import labelled_rows, probabilities_shape
 from vit_jax.task import ViTTrainConfig, image_shape, make_loss
 
 CONFIG = ViTTrainConfig
@@ -46,26 +48,36 @@ def outline(config: ViTTrainConfig) -> Outline:
     """
     model, shape = config.model, image_shape(config.data)
     api.grid_of(model, shape)
+    several = config.loss == "sigmoid"
+    labels = config.data.max_labels or (_MAX_LABELS if several else 1)
+    batch = {
+        "image": jax.ShapeDtypeStruct((config.batch_size, *shape), np.uint8),
+        "labels": jax.ShapeDtypeStruct((config.batch_size, labels), np.int32),
+    }
+    if config.pseudo_labels is not None:
+        labelled_rows(config.pseudo_labels, config.batch_size)
+        batch |= probabilities_shape(config.batch_size, model.num_classes)
     task = Task(
         init=lambda key: api.init(model, key, shape),
         loss=make_loss(config),
-        train_data=TrainData(config.batch_size, _examples(config), "outline", _no_data),
+        train_data=TrainData(config.batch_size, _examples(config), "outline", _no_data, batch),
         evaluations={},
         param_rules=api.param_rules(model, shape),
     )
-    several = config.loss == "sigmoid"
-    labels = config.data.max_labels or (_MAX_LABELS if several else 1)
     return Outline(
         task=task,
         resident={},
-        batch={
-            "image": jax.ShapeDtypeStruct((config.batch_size, *shape), np.uint8),
-            "labels": jax.ShapeDtypeStruct((config.batch_size, labels), np.int32),
-        },
+        batch=batch,
         multiply_adds=multiply_adds(model, shape),
-        choices={"model.remat": ("names", "dots", "full")},
+        choices=_choices(config),
         published=_published(config, shape),
     )
+
+
+def _choices(config: ViTTrainConfig) -> dict[str, tuple[str, ...]]:
+    if isinstance(config.model, EfficientNetConfig):
+        return {"model.remat": ("none", "full")}
+    return {"model.remat": ("names", "dots", "full")}
 
 
 def _no_data(step: int, rows: np.ndarray) -> Iterator[Any]:
@@ -77,7 +89,9 @@ def _examples(config: ViTTrainConfig) -> int:
     if data.shots is not None:
         return data.shots * (len(data.classes) if data.classes else config.model.num_classes)
     if data.examples is not None:
-        return data.examples
+        # An epoch is one over the labelled images.
+        ratio = 0 if config.pseudo_labels is None else config.pseudo_labels.ratio
+        return data.examples * (1 + ratio)
     if re.search("epoch|example", config.total):
         raise UserError(
             f"How many examples {data.source} ({data.split}) has is not known, and the run is of "

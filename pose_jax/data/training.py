@@ -96,6 +96,10 @@ def training_data(
         examples_per_epoch=per_epoch,
         fingerprint=f"{scheme}:n={sizes}:{content}",
         start=start,
+        shapes={
+            name: jax.ShapeDtypeStruct(x.shape, x.dtype)
+            for name, x in next(start(0, np.arange(batch_size))).items()
+        },
         resident={
             f"{prefix}{name}": array
             for prefix, (windows, _, _) in streams.items()

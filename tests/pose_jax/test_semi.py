@@ -149,7 +149,7 @@ def test_gradients_are_those_of_the_original(recorded, ours, network, key):
 
 
 def test_three_steps_are_those_of_the_original(recorded, start, batch):
-    config, data = make_config(), TrainData(24, 24, "recorded", lambda *_: iter(()))
+    config, data = make_config(), TrainData(24, 24, "recorded", lambda *_: iter(()), {})
     task = Task(
         init=make_init(config),
         loss=loss_of(config),

@@ -32,6 +32,7 @@ class TrainData:
         start: `start(step, rows)` yields the batches of steps step, step + 1, ...; `rows` are the
             sorted rows of the global batch to load, int (k,). Each batch depends on (step, row)
             only, never on where the iterator was started or on who else loads what.
+        shapes: of a whole global batch. By them the step is compiled while the first is loaded.
         skipped: names of the examples that could not be read so far and were replaced.
         resident: arrays that are put on the devices once and stay there.
         expand: `expand(resident, batch)` makes of loaded rows what the loss takes, inside the
@@ -42,6 +43,7 @@ class TrainData:
     examples_per_epoch: int
     fingerprint: str
     start: Callable[[int, np.ndarray], Iterator[Batch]]
+    shapes: Mapping[str, jax.ShapeDtypeStruct]
     skipped: Callable[[], tuple[str, ...]] = tuple
     resident: Batch = dataclasses.field(default_factory=dict)
     expand: Callable[[DeviceBatch, DeviceBatch], DeviceBatch] = as_loaded

@@ -77,9 +77,7 @@ def to_device(
     """
     rows, axis = local_rows(sharding, batch_size), int(stacked)
     if stacked:
-        sharding = jax.sharding.NamedSharding(
-            sharding.mesh, jax.sharding.PartitionSpec(None, *sharding.spec)
-        )
+        sharding = stacked_rows(sharding)
 
     def place(name: str, local: np.ndarray) -> jax.Array:
         found = local.shape[axis]
@@ -98,6 +96,13 @@ def to_device(
         return jax.make_array_from_callback(shape, sharding, part)
 
     return {name: place(name, np.asarray(value)) for name, value in batch.items()}
+
+
+def stacked_rows(sharding: jax.sharding.NamedSharding) -> jax.sharding.NamedSharding:
+    """The layout of several batches, stacked along a first axis, each of which is laid out so."""
+    return jax.sharding.NamedSharding(
+        sharding.mesh, jax.sharding.PartitionSpec(None, *sharding.spec)
+    )
 
 
 # Larger arrays are split over the devices: the examples of a step are then gathered over the

@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterator
 from typing import Literal
 
+import jax
 import numpy as np
 from absl import logging
 
@@ -124,6 +125,10 @@ def train_data(
         examples_per_epoch=len(source),
         fingerprint=f"{source.fingerprint}|{order.fingerprint}|batch={batch_size}|{digest}",
         start=start,
+        shapes={
+            name: jax.ShapeDtypeStruct((batch_size, *row.shape[1:]), row.dtype)
+            for name, row in loader.of_rows(np.arange(1)).empty().items()
+        },
         skipped=lambda: tuple(skipped),
     )
 
