@@ -56,7 +56,8 @@ class Record:
             weights that were not trained here, as converted ones.
         config_hash: of `trained` (of `config`'s identity where that is None); see `hash_of`.
         splits: by name ``data`` (the data set, its split and its preprocessing, as the config has
-            them), ``examples`` (how many were counted) and ``metrics``.
+            them), ``examples`` (how many were counted; None where that is not one number, as of a
+            few-shot evaluation) and ``metrics``.
         checkpoint: the path of the weights.
         start: what the training run started from, see `start_of`; None: random parameters.
         seed: of the training run.
@@ -107,7 +108,7 @@ def make_record(
         program: what evaluated.
         config: the dataclass of the evaluation; of its ``evaluations`` those of `results` are kept
             as the splits' data.
-        results: by split, then metric; ``examples`` among them.
+        results: by split, then metric; ``examples`` may be among them.
         meta: what the checkpoint says of itself (`stored.read_meta`); empty for published files.
         checkpoint: where it is.
         multiply_adds: of a forward pass over one example, for the operations of training.
@@ -116,7 +117,7 @@ def make_record(
     splits = {
         split: {
             "data": to_dict(getattr(config, "evaluations", {}).get(split)),
-            "examples": int(metrics["examples"]),
+            "examples": int(metrics["examples"]) if "examples" in metrics else None,
             "metrics": {name: value for name, value in metrics.items() if name != "examples"},
         }
         for split, metrics in results.items()
@@ -308,7 +309,7 @@ def _parse(text: str) -> Record:
         numbers = isinstance(metrics, dict) and all(
             isinstance(value, (int, float)) for value in metrics.values()
         )
-        if not numbers or not isinstance(result.get("examples"), int):
+        if not numbers or not isinstance(result.get("examples", ""), (int, type(None))):
             raise ValueError(f"its split {split} has no metrics and examples")
     datetime.datetime.fromisoformat(values["time"])
     return Record(**values)

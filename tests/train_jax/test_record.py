@@ -91,6 +91,14 @@ def test_a_record_is_read_as_it_was_written(tmp_path):
     assert len(read_records([str(tmp_path / "a"), str(tmp_path / "b")])) == 2
 
 
+def test_an_evaluation_without_a_number_of_examples_can_be_recorded(tmp_path):
+    results = {"fewshot": {"5-shot": 0.6}}
+    record = make_record("here", toy.make_config(), results, meta={}, checkpoint=None)
+    write(record, epath.Path(tmp_path))
+    ((_, found),) = read_records([str(tmp_path)])
+    assert found.splits["fewshot"] == {"data": None, "examples": None, "metrics": {"5-shot": 0.6}}
+
+
 def test_only_the_main_process_writes(tmp_path, monkeypatch):
     monkeypatch.setattr(hosts, "is_main", lambda: False)
     assert write(made(), epath.Path(tmp_path / "results")) is None
