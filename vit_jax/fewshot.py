@@ -21,8 +21,13 @@ from train_jax import hosts, main
 from train_jax.config import FREE
 from train_jax.errors import UserError
 from train_jax.mesh import MeshConfig, make_mesh
-from vit_jax.least_squares import Accuracies, FewShotConfig, few_shot
-from vit_jax.representations import load_frozen, make_extractor, only_size
+from vit_jax.least_squares import Accuracies, FewShotConfig, few_shot, means_by_name
+from vit_jax.representations import (
+    file_probe_results,
+    load_frozen,
+    make_extractor,
+    only_size,
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,13 +47,26 @@ class FewShotRun:
     mesh: MeshConfig = dataclasses.field(default=MeshConfig(), metadata=FREE)
 
 
-def best_penalty(results: Mapping[str, Accuracies]) -> int:
+@dataclasses.dataclass(frozen=True, eq=False)
+class Result:
+    """What was measured on one data set.
+
+    Attributes:
+        accuracies: by shots, penalty and seed.
+        examples: test images.
+    """
+
+    accuracies: Accuracies
+    examples: int
+
+
+def best_penalty(results: Mapping[str, Result]) -> int:
     """Which penalty has the best mean rank over all data sets and numbers of shots.
 
     One penalty for all of them, as scenic chooses it. It is chosen on the test images, so the
     accuracies with the best of many penalties are a little too good.
     """
-    rows = [each for accuracies in results.values() for each in accuracies.values()]
+    rows = [each for result in results.values() for each in result.accuracies.values()]
     means = np.array([each.mean(axis=1) for each in rows])
     # Equal accuracies share their ranks.
     above = (means[:, :, None] < means[:, None, :]).sum(axis=2)
@@ -56,7 +74,7 @@ def best_penalty(results: Mapping[str, Accuracies]) -> int:
     return int(np.argmin((above + (equal - 1) / 2).mean(axis=0)))
 
 
-def evaluate(config: FewShotRun, checkpoint: str) -> dict[str, Accuracies]:
+def evaluate(config: FewShotRun, checkpoint: str) -> dict[str, Result]:
     """The accuracies of a checkpoint by data set.
 
     Raises:
@@ -69,16 +87,16 @@ def evaluate(config: FewShotRun, checkpoint: str) -> dict[str, Accuracies]:
         for name, data in datasets.items():
             extract = make_extractor(frozen.model, data, mesh, batch_size=config.batch_size)
             train, test = extract(frozen.params, frozen.model_state)
-            results[name] = few_shot(train, test, config.fewshot)
+            results[name] = Result(few_shot(train, test, config.fewshot), len(test))
     return results
 
 
-def table(results: Mapping[str, Accuracies], config: FewShotConfig) -> str:
+def table(results: Mapping[str, Result], config: FewShotConfig) -> str:
     """Mean and standard deviation over seeds in %, a data set a line."""
     best = best_penalty(results)
     rows = [["", *(f"{shots}-shot" for shots in config.shots)]]
-    for name, accuracies in results.items():
-        rows.append([name, *(_cell(accuracies[shots][best]) for shots in config.shots)])
+    for name, each in results.items():
+        rows.append([name, *(_cell(each.accuracies[shots][best]) for shots in config.shots)])
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = [
         "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
@@ -99,18 +117,33 @@ def _cell(accuracies: np.ndarray) -> str:
 
 
 def _command() -> int:
-    config, checkpoint = main.read_config(FewShotRun), flags.FLAGS.checkpoint
-    if not checkpoint:
+    config, given = main.read_config(FewShotRun), flags.FLAGS
+    if not given.checkpoint:
         raise UserError("--checkpoint is missing; name a run's directory or an .npz file.")
-    results = evaluate(config, checkpoint)
+    results = evaluate(config, given.checkpoint)
     if hosts.is_main():
         sys.stdout.write(table(results, config.fewshot))
+        means = {
+            name: {
+                **means_by_name(result.accuracies, config.fewshot),
+                "examples": float(result.examples),
+            }
+            for name, result in results.items()
+        }
+        file_probe_results("vit_jax.fewshot", config, means, given.checkpoint, given.record)
     return 0
 
 
-if __name__ == "__main__":
-    # Not on import, because other commands have a flag of the same name.
+def _define_flags() -> None:
+    """Not on import, because other commands have flags of the same names."""
     flags.DEFINE_string(
         "checkpoint", None, "A run's directory, one of its checkpoints, or a published .npz file."
     )
+    flags.DEFINE_string(
+        "record", None, "A directory for the result record, in the place of the run's own."
+    )
+
+
+if __name__ == "__main__":
+    _define_flags()
     main.launch(_command, __doc__ or "")

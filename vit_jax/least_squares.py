@@ -150,11 +150,8 @@ def make_probes(
 
             def measure(params: Any, model_state: Any) -> dict[str, float]:
                 train, test = extract(params, model_state)
-                means = _by_name(few_shot(train, test, config), config)
-                return {
-                    **{name: float(each.mean()) for name, each in means.items()},
-                    "examples": float(len(test)),
-                }
+                means = means_by_name(few_shot(train, test, config), config)
+                return {**means, "examples": float(len(test))}
 
             return measure
 
@@ -163,10 +160,10 @@ def make_probes(
     return {f"fewshot_{name}": probe(data) for name, data in config.datasets.items()}
 
 
-def _by_name(accuracies: Accuracies, config: FewShotConfig) -> dict[str, np.ndarray]:
-    """Metric -> accuracies (seeds,)."""
+def means_by_name(accuracies: Accuracies, config: FewShotConfig) -> dict[str, float]:
+    """Metric -> mean over seeds."""
     return {
-        f"{shots}shot" + (f"_l2={l2:g}" if len(config.l2) > 1 else ""): of_seeds
+        f"{shots}shot" + (f"_l2={l2:g}" if len(config.l2) > 1 else ""): float(of_seeds.mean())
         for shots, each in accuracies.items()
         for l2, of_seeds in zip(config.l2, each, strict=True)
     }

@@ -6,7 +6,7 @@ of the pre-training head where there is one), without augmentation. Few-shot lin
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -16,15 +16,17 @@ from jax.sharding import Mesh
 from train_jax.config import from_config
 from train_jax.errors import UserError
 from train_jax.evaluation import make_collector
+from train_jax.record import file_result, make_record
 from train_jax.sharding import param_shardings, replicated
+from train_jax.stored import find, read_meta
 from train_jax.task import Batch, ModelState, Params
 from vit_jax.data.on_device import normalise
 from vit_jax.data.pipeline import DataConfig, data_source, eval_data
 from vit_jax.data.preprocess import height_width
-from vit_jax.init_from import open_source, transfer_model
+from vit_jax.init_from import is_published, open_source, transfer_model
 from vit_jax.models import api
 from vit_jax.models.config import ViTConfig
-from vit_jax.recognise import recognise
+from vit_jax.recognise import recognise_any
 from vit_jax.transfer import TransferConfig
 
 
@@ -103,7 +105,7 @@ def load_frozen(
     if "model" in source.about:
         model = from_config(_About, {"model": source.about["model"]}, path="checkpoint").model
     else:
-        model = recognise(source.shapes, grid=source.grid).model
+        model = recognise_any(source.shapes, grid=source.grid).model
     model = dataclasses.replace(model, num_classes=0)
     if isinstance(model, ViTConfig):
         model = dataclasses.replace(model, patch_outputs=0)
@@ -165,7 +167,7 @@ def make_extractor(
     return extract
 
 
-def only_size(data: dict[str, ProbeData]) -> tuple[int, int, int]:
+def only_size(data: Mapping[str, ProbeData]) -> tuple[int, int, int]:
     """The one shape (height, width, channels) of the images of several data sets.
 
     Raises:
@@ -184,3 +186,33 @@ def only_size(data: dict[str, ProbeData]) -> tuple[int, int, int]:
             else "The config has no data sets; add one to config.datasets."
         )
     return (*sizes.pop(), 3)
+
+
+def file_probe_results(
+    program: str,
+    config: Any,
+    results: Mapping[str, Mapping[str, float]],
+    checkpoint: str,
+    directory: str | None,
+) -> None:
+    """Writes the record of a command that tries a representation; see `train_jax.record`.
+
+    Args:
+        program: the command.
+        config: its config.
+        results: by data set, then metric; ``examples`` among them.
+        checkpoint: as the user named it.
+        directory: where the user wants the record, if anywhere.
+
+    Raises:
+        UserError: it cannot be written there.
+    """
+    published = is_published(checkpoint)
+    made = make_record(
+        program,
+        config,
+        results,
+        meta={} if published else read_meta(checkpoint),
+        checkpoint=checkpoint if published else str(find(checkpoint)),
+    )
+    file_result(made, directory)

@@ -7,6 +7,7 @@
 
 Behind the colon: VARIANT,DATASET, then any of
     epochs=N      one of the table's lengths (the longest)
+    fewshot=NAMES few-shot evaluation at every evaluation, see fewshot.py (none)
     source=...    data of your own, tfds:NAME or folder:/PATH, in the place of DATASET's
     seed=N        initial parameters, order of the data, crops, dropout (0)
 
@@ -43,6 +44,7 @@ from ml_collections import ConfigDict
 
 from experiments.vit import recipes
 from experiments.vit.datasets import Dataset, data_config, dataset_named
+from experiments.vit.fewshot import fewshot_config
 from train_jax.config import parse_arg, to_config_dict
 from train_jax.optimizers import Adam
 from train_jax.schedules import CosineConfig, LinearConfig
@@ -60,7 +62,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     Raises:
         UserError: a model, data set or length that Table 3 does not have, or a wrong argument.
     """
-    args = parse_arg(arg, variant="", dataset="", epochs=0, source="", seed=0)
+    args = parse_arg(arg, variant="", dataset="", epochs=0, fewshot="", source="", seed=0)
     variant = args["variant"]
     row = recipes.pretrain_row(variant, args["dataset"])
     dataset = dataset_named(row.data)
@@ -85,6 +87,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
                 source=args["source"],
             ),
             evaluations=evaluations(dataset, source=args["source"]),
+            fewshot=fewshot_config(args["fewshot"], size=SIZE) if args["fewshot"] else None,
             batch_size=recipes.PRETRAIN_BATCH,
             total=f"{epochs} epochs",
             loss="sigmoid",
