@@ -13,6 +13,7 @@ from train_jax.outline import Outline, Published
 from train_jax.task import Task
 from vit_jax.flops import multiply_adds
 from vit_jax.models import api
+from vit_jax.models.bit import BiTConfig
 from vit_jax.models.efficientnet import EfficientNetConfig
 from vit_jax.models.variants import config_for
 from vit_jax.noisy_student import labelled_rows, probabilities_shape
@@ -75,9 +76,13 @@ def outline(config: ViTTrainConfig) -> Outline:
 
 
 def _choices(config: ViTTrainConfig) -> dict[str, tuple[str, ...]]:
-    if isinstance(config.model, EfficientNetConfig):
-        return {"model.remat": ("none", "full")}
-    return {"model.remat": ("names", "dots", "full")}
+    match config.model:
+        case EfficientNetConfig():
+            return {"model.remat": ("none", "full")}
+        case BiTConfig():
+            return {"model.remat": ("none", "convs", "full")}
+        case _:
+            return {"model.remat": ("names", "dots", "full")}
 
 
 def _no_data(step: int, rows: np.ndarray) -> Iterator[Any]:
