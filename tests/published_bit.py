@@ -6,7 +6,9 @@ The fixture's values were drawn under big_vision's names.
 import json
 import re
 from pathlib import Path
+from typing import Any
 
+import jax
 import numpy as np
 import seeded
 
@@ -55,3 +57,17 @@ def as_big_vision(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
             array = array[None, None, None]
         result[name] = array[0, 0] if name == "head/kernel" else array
     return result
+
+
+def drawn(tree: Any) -> Any:
+    """Parameters of our names for the shapes of any BiT; units that are stacked all differ."""
+
+    def value(path: tuple[Any, ...], leaf: Any) -> np.ndarray:
+        name = "/".join(key.key for key in path)
+        if "/units/" not in name:
+            return seeded.draw(name, leaf.shape, SEED)
+        return np.stack(
+            [seeded.draw(name, leaf.shape[1:], SEED + unit) for unit in range(leaf.shape[0])]
+        )
+
+    return jax.tree_util.tree_map_with_path(value, tree)
