@@ -61,6 +61,8 @@ def counted(jaxpr):
         elif name == "conv_general_dilated":
             kernel = equation.invars[1].aval
             total += out.size * kernel.size // kernel.shape[-1]
+        elif name == "cond":  # platforms; the last branch is that of all the others
+            total += counted(equation.params["branches"][-1].jaxpr)
         trips = equation.params.get("length", 1) if name == "scan" else 1
         for value in equation.params.values():
             inner = getattr(value, "jaxpr", value)

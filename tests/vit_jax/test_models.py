@@ -11,9 +11,14 @@ import pytest
 from train_jax.errors import UserError
 from train_jax.sharding import flat_names
 from vit_jax.models import api
-from vit_jax.models.attention import attend, attend_with_dropout
+from vit_jax.models.attention import (
+    _with_sums,
+    _with_sums_by_product,
+    attend,
+    attend_with_dropout,
+)
 from vit_jax.models.embeddings import sincos2d
-from vit_jax.models.layers import dropout, stochastic_depth
+from vit_jax.models.layers import EPSILON, LayerNorm, dropout, stochastic_depth
 from vit_jax.models.variants import SIZES
 from vit_jax.models.vit import ResNetStem, ViTConfig, config_for
 
@@ -243,6 +248,46 @@ def test_attention_and_its_derivative():
             np.testing.assert_allclose(ours, theirs, atol=1e-4)
         dropped = attend_with_dropout(q, k, v, 0.0, key=None)
         np.testing.assert_allclose(dropped, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_sums_of_weights_by_a_product_are_their_sums(dtype):
+    """What a TPU does in the place of the CPU's code."""
+    key, other = jax.random.split(jax.random.key(0))
+    weights = jnp.exp(-4 * jax.random.uniform(key, (2, 3, 7, 50)))
+    v = jax.random.normal(other, (2, 3, 50, 8)).astype(dtype)
+    product, total = _with_sums(weights, v)
+    actual, actual_total = _with_sums_by_product(weights, v)
+    assert actual_total.shape == total.shape and actual_total.dtype == jnp.float32
+    np.testing.assert_allclose(actual, product, atol=1e-5)
+    # Each weight is rounded by up to 2**-9 of itself in bfloat16, the sum by less.
+    np.testing.assert_allclose(actual_total, total, rtol=1e-6 if dtype == jnp.float32 else 2e-3)
+
+
+def test_layer_norm_and_its_derivative():
+    """Against the plain formula, differentiated automatically, also of tokens far from zero."""
+
+    def plain(params, x):
+        centred = x - x.mean(-1, keepdims=True)
+        y = centred / jnp.sqrt(jnp.square(centred).mean(-1, keepdims=True) + EPSILON)
+        return y * params["scale"][None, None] + params["bias"][None, None]
+
+    key, other = jax.random.split(jax.random.key(0))
+    x = 3 * jax.random.normal(key, (2, 5, 64)) + jnp.linspace(-10, 10, 5)[None, :, None]
+    gradient = jax.random.normal(other, x.shape)
+    params = {"scale": jnp.linspace(0.5, 2, 64), "bias": jnp.linspace(-1, 1, 64)}
+    expected, plain_vjp = jax.vjp(plain, params, x)
+    norm = LayerNorm(jnp.dtype("float32"))
+    actual, vjp = jax.vjp(lambda params, x: norm.apply({"params": params}, x), params, x)
+    np.testing.assert_allclose(actual, expected, atol=2e-5)
+    jax.tree.map(
+        lambda ours, theirs: np.testing.assert_allclose(ours, theirs, atol=2e-5, rtol=2e-5),
+        vjp(gradient),
+        plain_vjp(gradient),
+    )
+    # Tokens without variation stay finite.
+    constant = norm.apply({"params": params}, jnp.full((1, 1, 64), 1000.0))
+    np.testing.assert_allclose(constant[0, 0], params["bias"], atol=1e-5)
 
 
 @pytest.mark.parametrize("position", ["learned", "sincos2d", "none"])

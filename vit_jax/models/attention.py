@@ -107,7 +107,8 @@ def _product(
 
 # The derivative is written out. Against automatic differentiation of softmax it saves two passes
 # over the (n, n) weights: the division comes after the product with V, and the sum that softmax's
-# derivative needs is one over head_dim (FlashAttention, equation 4).
+# derivative needs is one over head_dim (FlashAttention, equation 4). The backward pass keeps the
+# weights in the dtype of the products: that is half the traffic in bfloat16.
 @jax.custom_vjp
 def _attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
     """Attention of scaled queries; everything (b, h, n, d)."""
@@ -119,19 +120,35 @@ def _attend_forward(q: jax.Array, k: jax.Array, v: jax.Array):
     logits = _product(q, k, 3, 3, jnp.float32)
     highest = logits.max(-1, keepdims=True)
     weights = jnp.exp(logits - highest)
-    total = weights.sum(-1, keepdims=True)
-    y = _product(weights.astype(v.dtype), v, 3, 2, jnp.float32) / total
-    y = checkpoint_name(y.astype(v.dtype), "attention")
+    y, total = jax.lax.platform_dependent(weights, v, tpu=_with_sums_by_product, default=_with_sums)
+    y = checkpoint_name((y / total).astype(v.dtype), "attention")
     normaliser = checkpoint_name(highest + jnp.log(total), "attention")
     return y, (q, k, v, y, normaliser)
 
 
+def _with_sums(weights: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The product of float32 weights (b, h, q, n) with v, and the sums (b, h, q, 1) of weights."""
+    product = _product(weights.astype(v.dtype), v, 3, 2, jnp.float32)
+    return product, weights.sum(-1, keepdims=True)
+
+
+def _with_sums_by_product(weights: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The same where a matrix unit has columns to spare: the sums are one more of v.
+
+    It spares the exponentials a second time, a seventeenth of the cycles of a block's training by
+    the TPU compiler's estimate. Rounded weights are divided by the sum of rounded weights.
+    """
+    ones = jnp.ones((*v.shape[:-1], 1), v.dtype)
+    both = _product(weights.astype(v.dtype), jnp.concatenate([v, ones], -1), 3, 2, jnp.float32)
+    return both[..., :-1], both[..., -1:]
+
+
 def _attend_backward(residuals: tuple[jax.Array, ...], gradient: jax.Array):
     q, k, v, y, normaliser = residuals
-    weights = jnp.exp(_product(q, k, 3, 3, jnp.float32) - normaliser)
+    weights = jnp.exp(_product(q, k, 3, 3, jnp.float32) - normaliser).astype(v.dtype)
     along = (gradient.astype(jnp.float32) * y.astype(jnp.float32)).sum(-1, keepdims=True)
-    slope = weights * (_product(gradient, v, 3, 3, jnp.float32) - along)
-    weights, slope = weights.astype(v.dtype), slope.astype(v.dtype)
+    slope = weights.astype(jnp.float32) * (_product(gradient, v, 3, 3, jnp.float32) - along)
+    slope = slope.astype(v.dtype)
     gradient_q = _product(slope, k, 3, 2, q.dtype)
     gradient_k = _product(slope, q, 2, 2, k.dtype)
     gradient_v = _product(weights, gradient, 2, 2, v.dtype)

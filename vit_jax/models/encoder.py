@@ -23,7 +23,9 @@ from vit_jax.models.layers import MLP_BIAS_STD, LayerNorm, MlpBlock, dropout, st
 
 #: What the backward pass finds kept, per ``ViTConfig.remat``; "none" has no policy at all.
 REMAT_POLICIES: dict[str, Callable[..., bool]] = {
-    "names": jax.checkpoint_policies.save_only_these_names("qkv", "attention", "mlp_pre"),
+    "names": jax.checkpoint_policies.save_only_these_names(
+        "qkv", "attention", "mlp_pre", "statistics"
+    ),
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
     "full": jax.checkpoint_policies.nothing_saveable,
 }
