@@ -111,7 +111,7 @@ def _published(config: ViTTrainConfig, shape: tuple[int, ...]) -> tuple[Publishe
     for (variant, epochs), (thousand_days, exaflop) in PUBLISHED.items():
         model = config_for(variant)
         fields = ("patch_size", "width", "depth", "mlp_dim", "num_heads", "stem")
-        same = all(getattr(model, name) == getattr(config.model, name) for name in fields)
+        same = all(getattr(model, name) == getattr(config.model, name, None) for name in fields)
         if same and config.total == f"{epochs} epochs":
             found = [Published("exaflop", exaflop, "ViT paper, Table 6")]
             if thousand_days is not None:
