@@ -25,10 +25,13 @@ def _transformer(config: ViTConfig, image_shape: tuple[int, ...]) -> int:
     """Of a Vision Transformer.
 
     Patches (and stem), the dense layers of all blocks, and both products of attention. Not the
-    representation layer and the head, a matter of thousandths: with 2 operations for a
-    multiply-add, a backward pass of twice the forward pass, and 303 million images an epoch, this
-    is how the ViT paper's Table 6 counts exaFLOP: B/16, L/32 and L/16 come out as printed, H/14 at
-    4,258 (printed: 4,262), B/32 at 56.1 (55).
+    representation layer and the head, a matter of thousandths.
+
+    With 2 operations for a multiply-add, a backward pass of twice the forward pass, and 303 million
+    images an epoch, this is how the ViT paper's Table 6 counts exaFLOP: B/16, L/32, both lengths of
+    L/16, R50+B/16 and R50+L/16 at 14 epochs come out as printed. Not so H/14 at 4,258 (printed:
+    4,262), B/32 at 56.1 (55), R50+B/32 at 107.6 (106), R50+L/32 at 247.0 (246) and R50+L/16 at 7
+    epochs at 834 (859). No one rule gives all: the two lengths of R50+L/16 are not in proportion.
     """
     rows, columns = config.grid(image_shape)
     total, channels = 0, image_shape[-1]
