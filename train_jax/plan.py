@@ -11,7 +11,6 @@ minutes of CPU, no TPU, no data) and reads memory, collectives and estimated cyc
 
 import dataclasses
 import itertools
-import math
 import sys
 from collections.abc import Iterator, Sequence
 
@@ -38,8 +37,6 @@ _SWEEP = flags.DEFINE_bool(
 _PRICE = flags.DEFINE_float("price", None, "Price of a chip-hour, for the cost of the run.")
 
 DOES_NOT_FIT_EXIT_CODE = 1
-# Most widths are multiples of this; a parameter that does not divide stays whole.
-MOST_SHARDS = 128
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,25 +103,30 @@ def _attempts(config: TrainConfig, chosen: Slice, changes: dict) -> Iterator[Att
     """The forecast with some changes; none where they are not allowed."""
     words = " ".join(f"--config.{key}={value}" for key, value in changes.items())
     try:
-        for key, value in changes.items():
-            config = replaced(config, key, value)
-        result = forecast(config, chosen)
+        result = forecast(_changed(config, changes), chosen)
     except UserError:
         return
     yield Attempt(words, _tell(result, words))
 
 
+def _changed(config: TrainConfig, changes: dict) -> TrainConfig:
+    for key, value in changes.items():
+        config = replaced(config, key, value)
+    return config
+
+
 def remedy(config: TrainConfig, chosen: Slice) -> str:
     """The first change that makes a step fit, tried one after the other."""
     least = {key: values[-1] for key, values in outline(config).choices.items()}
-    shards = math.gcd(chosen.num_devices, MOST_SHARDS)
-    whole = _mesh_keys(MeshConfig(data=-1, fsdp=shards))
-    if shards == 1:
-        whole = {}
+    whole = _mesh_keys(MeshConfig(data=-1, fsdp=-1)) if chosen.num_devices > 1 else {}
     every = {**least, **whole}
     tries = [least, whole, every]
     tries += [{**every, "accumulate": config.accumulate * n} for n in (2, 4, 8)]
-    for changes in (one for i, one in enumerate(tries) if one and one not in tries[:i]):
+    tried = [config]
+    for changes in tries:
+        if _changed(config, changes) in tried:
+            continue
+        tried.append(_changed(config, changes))
         for attempt in _attempts(config, chosen, changes):
             if attempt.forecast.fits:
                 seconds = attempt.forecast.step_seconds

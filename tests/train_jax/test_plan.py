@@ -1,5 +1,6 @@
 """The command that plans: one real program on the smallest slice, and its complaints."""
 
+import dataclasses
 import os
 import re
 import subprocess
@@ -13,6 +14,7 @@ from tpu_compiler import NEEDS_COMPILER
 from train_jax import plan
 from train_jax.command_line import USER_ERROR_EXIT_CODE
 from train_jax.forecast import Forecast, Memory
+from train_jax.mesh import MeshConfig
 from train_jax.topology import slice_named
 
 PLAN = ("train_jax.plan", "--config=tests/tiny.py:20")
@@ -80,18 +82,21 @@ def test_what_does_not_fit_is_said():
     [
         (lambda c: c.model.remat == "full", "It fits with --config.model.remat=full ("),
         (
-            lambda c: c.mesh.fsdp == 16,
-            "It fits with --config.mesh.data=-1 --config.mesh.fsdp=16 --config.mesh.tensor=1 (",
+            lambda c: c.mesh.fsdp == -1,
+            "It fits with --config.mesh.data=-1 --config.mesh.fsdp=-1 --config.mesh.tensor=1 (",
         ),
         (
-            lambda c: c.model.remat == "full" and c.mesh.fsdp == 16 and c.accumulate == 4,
+            lambda c: c.model.remat == "full" and c.mesh.fsdp == -1 and c.accumulate == 4,
             "--config.mesh.tensor=1 --config.accumulate=4 (",
         ),
         (lambda c: False, "take a larger slice"),
     ],
 )
 def test_the_least_change_that_fits_is_found(fits, found, monkeypatch):
+    seen = []
+
     def forecast(config, chosen):
+        seen.append(config)
         memory = Memory(1, 1, 1, 1, 1 if fits(config) else None, 2**30, 2**20)
         cycles = 10**9 if fits(config) else None
         return Forecast(
@@ -101,6 +106,13 @@ def test_the_least_change_that_fits_is_found(fits, found, monkeypatch):
     monkeypatch.setattr(plan, "forecast", forecast)
     config = tiny.make_config(batch_size=64)
     assert found in plan.remedy(config, slice_named("v5e:4x4"))
+    assert config not in seen
+    # What the config has already is not tried again: a minute of compilation each.
+    seen.clear()
+    both = dataclasses.replace(config, mesh=MeshConfig(data=-1, fsdp=-1))
+    plan.remedy(both, slice_named("v5e:4x4"))
+    assert both not in seen
+    assert not any(one in seen[:i] for i, one in enumerate(seen))
 
 
 def test_a_sweep_tries_policies_and_meshes(monkeypatch):

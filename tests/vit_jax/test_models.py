@@ -258,7 +258,8 @@ def test_sums_of_weights_by_a_product_are_their_sums(dtype):
     v = jax.random.normal(other, (2, 3, 50, 8)).astype(dtype)
     product, total = _with_sums(weights, v)
     actual, actual_total = _with_sums_by_product(weights, v)
-    assert actual_total.shape == total.shape and actual_total.dtype == jnp.float32
+    assert actual_total.shape == total.shape
+    assert actual_total.dtype == jnp.float32
     np.testing.assert_allclose(actual, product, atol=1e-5)
     # Each weight is rounded by up to 2**-9 of itself in bfloat16, the sum by less.
     np.testing.assert_allclose(actual_total, total, rtol=1e-6 if dtype == jnp.float32 else 2e-3)
