@@ -1,0 +1,1 @@
+"""The tables of both papers: `targets/` holds their figures, the rest lays results beside them."""
