@@ -1,0 +1,141 @@
+"""Few-shot evaluation, nearest neighbours, masked patches: the papers' numbers, and a run."""
+
+import dataclasses
+
+import configs
+import jax
+import numpy as np
+import pytest
+import tiny
+
+from experiments.quickstart import masked_patch as quick_masked
+from experiments.vit import fewshot, knn, masked_patch, pretrain
+from train_jax import loop
+from train_jax.config import from_config
+from train_jax.errors import UserError
+from train_jax.mesh import make_mesh
+from train_jax.optimizers import Adam
+from train_jax.schedules import CosineConfig
+from vit_jax.data.preprocess import InceptionCrop, ResizeCrop
+from vit_jax.fewshot import FewShotRun
+from vit_jax.knn import KnnRun
+from vit_jax.masked_patch import MaskedPatchConfig
+from vit_jax.task import ViTTrainConfig, make_task
+
+pytestmark = pytest.mark.timeout(300)
+
+
+def test_fewshot_is_that_of_big_vision():
+    config = from_config(FewShotRun, fewshot.get_config()).fewshot
+    assert (config.shots, config.seeds, config.l2) == ((1, 5, 10, 25), 3, (1024.0,))
+    assert set(config.datasets) == {
+        "caltech101",
+        "cars196",
+        "cifar100",
+        "dtd",
+        "oxford_iiit_pet",
+        "uc_merced",
+    }
+    for data in config.datasets.values():
+        for split in (data.train, data.test):
+            assert split.preprocess == ResizeCrop(resize=256, size=224)
+    merced = config.datasets["uc_merced"]
+    assert (merced.train.split, merced.test.split) == ("train[:1000]", "train[1000:]")
+
+
+def test_fewshot_on_imagenet_at_another_resolution():
+    arg, sweep = "imagenet2012,resolution=384", "--config.fewshot.l2=(1.0, 2.0)"
+    config = configs.parsed(FewShotRun, "vit/fewshot.py", arg, sweep).fewshot
+    (data,) = config.datasets.values()
+    assert (data.train.source, data.train.split) == ("tfds:imagenet2012", "train[:65000]")
+    assert data.test.split == "validation"
+    assert data.test.preprocess == ResizeCrop(resize=439, size=384)
+    assert config.l2 == (1.0, 2.0)
+
+
+def test_pretraining_takes_fewshot_along():
+    config = from_config(ViTTrainConfig, pretrain.get_config("B/16,imagenet21k,fewshot=dtd"))
+    assert config.fewshot is not None
+    assert set(config.fewshot.datasets) == {"dtd"}
+    plain = from_config(ViTTrainConfig, pretrain.get_config("B/16,imagenet21k"))
+    assert plain.fewshot is None
+
+
+def test_neighbours_are_looked_for_in_all_of_the_training_set():
+    config = from_config(KnnRun, knn.get_config("imagenet2012+cifar10"))
+    splits = {name: (d.train.split, d.test.split) for name, d in config.datasets.items()}
+    assert splits == {"imagenet2012": ("train", "validation"), "cifar10": ("train", "test")}
+    assert config.temperature == 0.07
+
+
+@pytest.mark.parametrize(
+    ("target", "outputs"), [("mean_colour", 512), ("small_patch", 8192), ("pixels", 768)]
+)
+def test_masked_patches_have_the_numbers_of_the_appendix(target, outputs):
+    arg = f"B/16,jft300m,target={target},seed=3"
+    config = from_config(ViTTrainConfig, masked_patch.get_config(arg))
+    assert (config.batch_size, config.total, config.seed) == (4096, "1000000 steps", 3)
+    assert config.optimizer == Adam(b1=0.9, b2=0.999, weight_decay=0.1)
+    assert config.schedule == CosineConfig(base=2e-4, warmup="10_000 steps")
+    assert config.masked_patches == MaskedPatchConfig(target, 0.5, 0.8, 0.1)
+    assert (config.model.patch_outputs, config.model.dropout) == (outputs, 0.0)
+    assert config.data.preprocess == InceptionCrop(size=224)
+    assert config.flip
+
+
+@pytest.mark.parametrize(
+    ("module", "arg", "message"),
+    [
+        (fewshot, "cifar", "Unknown data set 'cifar' for few-shot evaluation; known: caltech101"),
+        (fewshot, "dtd,resolution=0", "resolution=0 must be positive"),
+        (knn, "", "Unknown data set ''"),
+        (knn, "jft300m", "jft300m has no test set"),
+        (masked_patch, "B/16,jft300m,target=colour", "'colour' must be one of mean_colour"),
+        (masked_patch, "B/16,jft300m,steps=0", "steps=0 must be positive"),
+        (masked_patch, "B/16,jft", "Unknown data set 'jft'; did you mean jft300m"),
+        (masked_patch, "H/14,jft300m,target=small_patch", "multiples of 4 pixels, not 14x14"),
+    ],
+)
+def test_wrong_arguments_are_refused_in_one_sentence(module, arg, message):
+    with pytest.raises(UserError, match=message):
+        module.get_config(arg)
+
+
+@pytest.mark.parametrize("cls", [FewShotRun, KnnRun])
+def test_every_key_is_read(cls):
+    assert configs.unread_keys(cls, ("train_jax", "vit_jax")) == []
+
+
+def test_masked_patches_step_evaluate_and_save(tmp_path, monkeypatch):
+    # Compiles in half the time.
+    monkeypatch.setattr(loop, "make_mesh", lambda c: make_mesh(c, jax.devices()[:1]))
+    digits = [
+        f"--config.{path}.{key}={value}"
+        for path, split in (("data", "train"), ("evaluations.held_out", "test"))
+        for key, value in {
+            "source": "digits",
+            "data_dir": tiny.DATA_DIR,
+            "split": split,
+            "preprocess.size": 32,
+        }.items()
+    ]
+    config = configs.parsed(ViTTrainConfig, "vit/masked_patch.py", "B/16,jft300m", *digits)
+    model = {"width": 32, "depth": 1, "mlp_dim": 64, "num_heads": 2}
+    model |= {"execution": "unrolled", "remat": "none", "compute_dtype": "float32"}
+    config = dataclasses.replace(
+        config,
+        model=dataclasses.replace(config.model, **model),
+        batch_size=16,
+        total="2 steps",
+        schedule=dataclasses.replace(config.schedule, warmup="1 steps"),
+    )
+    result = loop.fit(make_task(config), config, str(tmp_path))
+    assert result.step == 2
+    np.testing.assert_allclose(result.metrics["held_out/loss"], np.log(512), rtol=1e-2)
+    assert {"params/mask_token", "params/patch_head/kernel"} <= set(tiny.saved_state(tmp_path))
+
+
+def test_the_quick_start_has_a_run_without_labels():
+    config = from_config(ViTTrainConfig, quick_masked.get_config("10"))
+    assert (config.total, config.masked_patches) == ("10 steps", MaskedPatchConfig())
+    assert config.data.classes is None
