@@ -40,7 +40,7 @@ def launch(main: Callable[[], int | None], usage: str, argv: Sequence[str] | Non
 
     def command() -> int | None:
         command_line.parse(argv, usage, config_flag.__name__, __name__)
-        process.set_up()
+        process.set_up(flags.FLAGS.get_flag_value("workdir", None))
         hosts.initialize(
             coordinator=_COORDINATOR.value,
             num_processes=_NUM_PROCESSES.value,

@@ -17,7 +17,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -89,6 +89,7 @@ def start(
     devices: int = 2,
     timeout_s: float = 90,
     environ: Mapping[str, str] | None = None,
+    without: Sequence[str] = (),
 ) -> Iterator[Group]:
     """Starts the function `worker` of `workers.py` in `num_processes` processes.
 
@@ -100,6 +101,7 @@ def start(
         devices: simulated CPU devices of each process.
         timeout_s: of the whole group.
         environ: added to the environment.
+        without: variables that are taken out of it.
     """
     into.mkdir(parents=True)
     address = f"localhost:{free_port()}"
@@ -107,7 +109,7 @@ def start(
     try:
         for i in range(num_processes):
             environment = {
-                **os.environ,
+                **{name: x for name, x in os.environ.items() if name not in without},
                 "JAX_PLATFORMS": "cpu",
                 "JAX_NUM_CPU_DEVICES": str(devices),
                 "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),

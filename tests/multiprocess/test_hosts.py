@@ -73,6 +73,23 @@ def test_a_fault_that_one_process_meets_is_a_fault_for_all(tmp_path):
     assert "seen by one process only" in results[1]["error"]
 
 
+def test_the_next_start_finds_the_programs_of_this_one(tmp_path):
+    """Those of process 0, which alone writes; on CPUs the keys of the others are their own."""
+    environ = {"XDG_CACHE_HOME": str(tmp_path), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    first, again = (
+        launch.run(
+            "compile_something",
+            into=tmp_path / name,
+            environ=environ,
+            without=["JAX_COMPILATION_CACHE_DIR"],
+        )
+        for name in ("first", "again")
+    )
+    assert first[0]["asked"] > first[0]["found"]
+    assert again[0]["asked"] == again[0]["found"] > 0
+    assert list((tmp_path / "vit-pose-jax" / "xla").glob("*-cache"))
+
+
 def test_a_global_batch_is_made_of_the_rows_each_process_loads(tmp_path):
     first, second = launch.run("place_a_batch", 8, into=tmp_path / "out")
     assert sorted(first["rows"] + second["rows"]) == list(range(8))

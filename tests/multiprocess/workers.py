@@ -289,6 +289,26 @@ def train_toy(workdir: str, fsdp: int, pause_s: float = 0) -> dict[str, Any]:
     sys.exit(main._run(command))
 
 
+def compile_something() -> dict[str, int]:
+    """How many programs this process asks the cache for, and how many it finds there."""
+    from train_jax import process
+
+    found = {"compile_requests_use_cache": 0, "cache_hits": 0}
+
+    def listen(event: str, **_: Any) -> None:
+        name = event.rpartition("/")[2]
+        if event.startswith("/jax/compilation_cache/") and name in found:
+            found[name] += 1
+
+    process.set_up()
+    jax.monitoring.register_event_listener(listen)
+    total = jax.jit(jnp.sum)(jax.device_put(np.ones(16, np.float32), split()))
+    assert float(total) == 16
+    # Nobody leaves before all have looked, and process 0 has written.
+    hosts.barrier("compiled")
+    return {"asked": found["compile_requests_use_cache"], "found": found["cache_hits"]}
+
+
 def die_or_wait(seconds: float) -> None:
     print("alive", flush=True)
     time.sleep(seconds)
