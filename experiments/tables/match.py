@@ -39,7 +39,6 @@ from train_jax.config import differences, to_dict
 from train_jax.config import identity as identity_of_config
 from train_jax.errors import UserError
 from train_jax.record import Record, hash_of
-from train_jax.train_config import TrainConfig
 from vit_jax.models import api
 from vit_jax.models.variants import config_for
 from vit_jax.task import ViTTrainConfig, image_shape
@@ -217,7 +216,7 @@ def _is_run_of(target: Target, record: Record) -> bool:
         return False
     others.append((_get(ours, "data.source"), _get(theirs, "data.source")))
     evaluated = config_of(target.evaluate) if target.evaluate else config
-    expected = getattr(evaluated, "evaluations", {}).get(target.split)
+    expected = evaluated.evaluations.get(target.split)
     if expected is not None:
         data = record.splits[target.split].get("data") or {}
         wanted = to_dict(expected)
@@ -276,8 +275,7 @@ def _file_parameters(start: str) -> int:
 
 @functools.cache
 def _identity(command: str) -> Mapping[str, Any]:
-    config: TrainConfig = config_of(command)
-    return identity_of_config(config)
+    return identity_of_config(config_of(command))
 
 
 def _agree(wanted: Any, found: Any) -> bool:

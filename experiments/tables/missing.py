@@ -43,11 +43,11 @@ def launches(cells: Iterable[Cell]) -> list[Launch]:
     names = {start: f"PRETRAINED_{i}" for i, start in enumerate(dict.fromkeys(starts), 1)}
     result = []
     for start, workdir in names.items():
-        figures = sum(t.metric == "@v3_core_days" and t.config == start for t in missing)
+        figures = sum(t.config == start for t in missing)
         result.append(Launch(_train(start, workdir=workdir), figures, 1, cost_of(start)))
     groups: dict[Any, list[Target]] = {}
     for target in missing:
-        if target.metric != "@v3_core_days" and target.config not in names:
+        if target.config not in names:
             key = (hash_of(identity(config_of(target.config))), target.start)
             groups.setdefault(key, []).append(target)
     for targets in groups.values():
@@ -66,7 +66,7 @@ def launches(cells: Iterable[Cell]) -> list[Launch]:
 
 
 def _evaluations(command: str) -> int:
-    return len(getattr(config_of(command), "evaluations", {}))
+    return len(config_of(command).evaluations)
 
 
 def _runs(target: Target) -> int:
@@ -99,4 +99,4 @@ def _train(command: str, *, start: str = "", workdir: str = "RUN") -> str:
 
 
 def _package(command: str) -> str:
-    return config_of(command).package  # pyright: ignore[reportAttributeAccessIssue]
+    return config_of(command).package

@@ -23,12 +23,14 @@ from pose_jax.train_config import PoseTrainConfig
 from train_jax.outline import read_config
 from train_jax.record import TRAINING_OPERATIONS
 from train_jax.schedules import steps_of
-from train_jax.train_config import TrainConfig
 from vit_jax.flops import multiply_adds
 from vit_jax.task import ViTTrainConfig, image_shape
 
 #: ViT paper, Tables 2 and 6, L/16 on JFT for 14 epochs.
 EXAFLOP_PER_CORE_DAY = 1567 / 680
+
+#: The configs of the two packages.
+Config = ViTTrainConfig | PoseTrainConfig
 
 CORE_DAYS = "TPUv3-core-days"
 GPU_HOURS = "hours on a GPU of the Pascal generation"
@@ -60,7 +62,7 @@ def path_of(command: str) -> str:
 
 
 @functools.cache
-def config_of(command: str) -> TrainConfig:
+def config_of(command: str) -> Config:
     """The checked config of FILE:ARGUMENTS --config.key=value ...
 
     Raises:
@@ -75,7 +77,9 @@ def config_of(command: str) -> TrainConfig:
         *groups, last = key.split(".")
         group: Any = functools.reduce(getattr, groups, values)
         group[last] = _parsed(text, group.get_type(last))
-    return read_config(values)
+    config = read_config(values)
+    assert isinstance(config, Config)
+    return config
 
 
 def _parsed(text: str, kind: type) -> Any:
@@ -88,7 +92,6 @@ def cost_of(command: str) -> Cost:
     config = config_of(command)
     if isinstance(config, PoseTrainConfig):
         return _of_poses(command, config)
-    assert isinstance(config, ViTTrainConfig)
     exaflop = exaflop_of(command)
     printed = {
         target.config: target.value
@@ -132,7 +135,6 @@ def exaflop_of(command: str) -> float | None:
     if isinstance(config, PoseTrainConfig):
         products, examples = poses.multiply_adds(config), _pose_examples(config)
     else:
-        assert isinstance(config, ViTTrainConfig)
         products = multiply_adds(config.model, image_shape(config.data))
         examples = config.data.examples
     if examples is None:

@@ -26,8 +26,9 @@ def markdown(table: str, cells: Sequence[Cell], missing: Sequence[Launch]) -> st
     for row in rows:
         texts = [_text(grid.get((row, column))) for column in columns]
         lines.append(f"| {row} | " + " | ".join(texts) + " |")
-    lines += ["", f"{_units(cells)} {_sources(cells)}", "", _summary(table, cells), ""]
-    lines += [f"* {note}." for note in _notes(cells)]
+    lines += ["", f"{_units(cells)} {_sources(cells)}", "", _summary(table, cells)]
+    notes = [f"* {note}." for note in _notes(cells)]
+    lines += ["", *notes] if notes else []
     if missing:
         lines += ["", "To be run:", "", "| command | figures | runs | planned cost of all runs |"]
         lines += ["|---|---|---|---|"]

@@ -81,6 +81,7 @@ def test_a_record_is_read_as_it_was_written(tmp_path):
     first, second = made(), made(step=10)
     later = write(second, epath.Path(tmp_path / "b" / "results"))
     earlier = write(first, epath.Path(tmp_path / "a" / "results"))
+    assert earlier is not None
     assert read_records([str(tmp_path)]) == [(earlier, first), (later, second)]
     assert not second.finished
     # No draft is left, and none that a kill has left is read.
