@@ -1,0 +1,121 @@
+"""What was measured here, as the commands of figures take it: result records, or files of results.
+
+``--results`` names directories with the records that runs and evaluate commands write, or files of
+``pose_jax.evaluate --output``; each may be given a name to be drawn by: ``ours=runs/ours``.
+"""
+
+import dataclasses
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from etils import epath
+
+from train_jax.errors import UserError
+from train_jax.record import read_records
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """One evaluation of one set of weights.
+
+    Attributes:
+        name: to draw it by: the user's, or that of the run's directory.
+        named: whether it is the user's.
+        path: of the record.
+        checkpoint: the path of the weights.
+        config: the config of the evaluation, in JSON values.
+        start: what training started from, see `train_jax.record.start_of`.
+        cost: see `train_jax.record.Record`.
+        splits: metrics by split.
+    """
+
+    name: str
+    named: bool
+    path: str
+    checkpoint: str | None
+    config: Mapping[str, Any]
+    start: Mapping[str, Any] | None
+    cost: Mapping[str, Any]
+    splits: Mapping[str, Mapping[str, float]]
+
+
+def define_flags() -> None:
+    """The flag of results."""
+    flags.DEFINE_list(
+        "results",
+        [],
+        "Directories with result records, or files of pose_jax.evaluate --output; NAME=PATH "
+        "gives what is there a name in the figure.",
+    )
+
+
+def read_results(words: Sequence[str]) -> list[Measured]:
+    """All results that some words of ``--results`` name, in order of time within each.
+
+    Raises:
+        UserError: a path that is not there, or holds nothing of the kind.
+    """
+    found: list[Measured] = []
+    for word in words:
+        name, equals, path = word.rpartition("=")
+        if not path or (equals and not name):
+            raise UserError(f"--results: {word!r} is not written like PATH or NAME=PATH.")
+        here = [_from_file(path)] if epath.Path(path).is_file() else _from_directory(path)
+        if not here:
+            raise UserError(
+                f"{path} holds no result records; name the directory of a run that was evaluated."
+            )
+        found += [dataclasses.replace(one, name=name, named=True) for one in here] if name else here
+    return found
+
+
+def newest(results: Sequence[Measured]) -> list[Measured]:
+    """Of several evaluations of the same weights on the same splits the last."""
+    kept = {(one.name, one.checkpoint, *sorted(one.splits)): one for one in results}
+    return list(kept.values())
+
+
+def _from_directory(path: str) -> list[Measured]:
+    return [
+        Measured(
+            name=_run_name(record.checkpoint or str(file)),
+            named=False,
+            path=str(file),
+            checkpoint=record.checkpoint,
+            config=record.config,
+            start=record.start,
+            cost=record.cost,
+            splits={split: result["metrics"] for split, result in record.splits.items()},
+        )
+        for file, record in read_records([path])
+    ]
+
+
+def _from_file(path: str) -> Measured:
+    """The JSON of ``pose_jax.evaluate --output``."""
+    try:
+        values = json.loads(epath.Path(path).read_text())
+        checkpoint = values["checkpoint"]["path"]
+        config, splits = values["config"], values["results"]
+        numbers = all(
+            isinstance(value, (int, float)) for split in splits.values() for value in split.values()
+        )
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        numbers = False
+    if not numbers:
+        raise UserError(
+            f"{path} is no file of results; name one of pose_jax.evaluate --output, or a directory "
+            "with result records."
+        )
+    cost = values["checkpoint"].get("cost", {})
+    return Measured(_run_name(checkpoint), False, path, checkpoint, config, None, cost, splits)
+
+
+def _run_name(checkpoint: str) -> str:
+    """The directory of a run, from the path of one of its checkpoints."""
+    path = Path(re.sub(r"/checkpoints/\d+/?$", "", checkpoint))
+    return path.name or str(path)
