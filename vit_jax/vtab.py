@@ -73,7 +73,7 @@ def _bins(feature: str, divisor: float) -> LabelRule:
 
 def _last_below(thresholds: tuple[float, ...], value: float) -> int:
     """Index of the last threshold that is smaller than the value."""
-    return int(np.flatnonzero(np.float32(thresholds) < np.float32(value))[-1])
+    return int(np.flatnonzero(np.array(thresholds, np.float32) < np.float32(value))[-1])
 
 
 def clevr_count(values: Mapping[str, np.ndarray]) -> int:
@@ -166,6 +166,8 @@ def task_named(name: str) -> VtabTask:
     Raises:
         UserError: no such name.
     """
+    if name == "all":
+        raise UserError("Name one of VTAB's tasks; python -m experiments.vtab runs all of them.")
     if name not in TASKS:
         close = difflib.get_close_matches(name, TASKS, 1)
         hint = f"did you mean {close[0]}?" if close else f"VTAB has {', '.join(TASKS)}."

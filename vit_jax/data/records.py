@@ -183,10 +183,10 @@ class RecordsSource:
     def __getitem__(self, index: int) -> Example:
         example, where = self._parse(index)
         features = example.features.feature
-        images = features[IMAGE_KEY].bytes_list.value if IMAGE_KEY in features else ()
+        images: Any = features[IMAGE_KEY].bytes_list.value if IMAGE_KEY in features else ()
         if len(images) != 1:
             raise OSError(f"{where} has no {IMAGE_KEY}")
-        names = features[NAME_KEY].bytes_list.value if NAME_KEY in features else ()
+        names: Any = features[NAME_KEY].bytes_list.value if NAME_KEY in features else ()
         name = f"{names[0].decode(errors='replace')} ({where})" if len(names) else where
         return {"image": images[0], "labels": self._labels(example, where), "name": name}
 

@@ -6,6 +6,7 @@ import pickle
 import cv2
 import numpy as np
 import pytest
+import vtab_data
 
 from train_jax.errors import UserError
 from vit_jax import vtab
@@ -139,59 +140,17 @@ def test_labels_by_hand(name, values, label):
     assert 0 <= label < task.num_classes
 
 
-# Eight examples to train on and two to choose on: what matters is that none is in two places.
-FEW = {"train": 40, "validation": 5, "test": 12}
-
-
-def example_of(feature, rng, i):
-    """Something of a TFDS feature's kind."""
-    if isinstance(feature, tfds.features.Image):
-        channels = feature.shape[-1]
-        height, width = (n or 20 for n in feature.shape[:2])
-        # The upper left corner tells examples apart.
-        image = rng.integers(0, 2 if channels == 1 and height == 64 else 256, (height, width, 3))
-        image = np.uint8(image[..., :channels])
-        return io.BytesIO(cv2.imencode(".png", image)[1].tobytes())
-    if isinstance(feature, tfds.features.ClassLabel):
-        return i % feature.num_classes
-    if isinstance(feature, tfds.features.FeaturesDict):
-        return {key: example_of(value, rng, i) for key, value in feature.items()}
-    if isinstance(feature, tfds.features.Sequence):
-        return [example_of(feature.feature, rng, i + k) for k in range(3 + i % 5)]
-    if isinstance(feature, tfds.features.Text):
-        return str(i)
-    if isinstance(feature, tfds.features.BBoxFeature):
-        return tfds.features.BBox(0.1, 0.1, 0.5, 0.5)
-    return np.float32(rng.uniform(1, 30, feature.shape))
-
-
-def make(name, data_dir, counts):
-    """The TFDS data set of a name, of random examples with its very features."""
-    builder = tfds.builder(name, data_dir=data_dir, file_format="array_record", try_gcs=False)
-
-    def generate(split):
-        rng = np.random.default_rng(len(split))
-        features = builder.info.features
-        for i in range(counts[split]):
-            yield i, {key: example_of(value, rng, i) for key, value in features.items()}
-
-    builder._split_generators = lambda manager: {split: generate(split) for split in counts}
-    builder.download_and_prepare()
-
-
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
     directory = str(tmp_path_factory.mktemp("vtab"))
-    tfds.disable_progress_bar()
     for name in dict.fromkeys(task.data for task in vtab.TASKS.values()):
-        make(name, directory, FEW)
+        vtab_data.make(name, directory)
     return directory
 
 
 @pytest.fixture
 def few(monkeypatch):
-    monkeypatch.setattr(vtab, "TRAIN", 8)
-    monkeypatch.setattr(vtab, "VAL", 2)
+    vtab_data.use_few(monkeypatch)
 
 
 @pytest.mark.parametrize("name", vtab.TASKS)

@@ -1,0 +1,1 @@
+"""VTAB-1k in one command."""
