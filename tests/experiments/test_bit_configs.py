@@ -21,6 +21,7 @@ from vit_jax.data.preprocess import InceptionCrop, ResizeCrop, ResizeSmallCrop, 
 from vit_jax.evaluate import evaluate
 from vit_jax.models import api
 from vit_jax.models.bit import VARIANTS, BiTConfig, bit_config
+from vit_jax.outline import outline
 from vit_jax.task import ViTTrainConfig, make_task
 
 
@@ -81,7 +82,7 @@ def test_pretraining_has_the_numbers_of_the_bit_paper(data, epochs, boundaries, 
         compute_dtype="bfloat16",
         root_padding="zeros",
     )
-    assert config.mesh == MeshConfig(data=1, fsdp=-1)
+    assert config.mesh == MeshConfig(data=-1, fsdp=-1)
     rate, total = made_schedule(config)
     step = round(boundaries[0] * dataset.num_examples / 4096)
     np.testing.assert_allclose(float(rate(5_000)), 0.48, rtol=1e-6)
@@ -110,6 +111,20 @@ def test_pretraining_has_the_numbers_of_the_vit_papers_table_3(variant, epochs, 
         assert (config.loss, config.model.head_bias) == ("sigmoid", -10.0)
         assert config.data.preprocess == InceptionCrop(size=224)
         made_schedule(config)
+
+
+@pytest.mark.parametrize(
+    ("arg", "facts"),
+    [
+        ("R152x4,jft300m", {"v3_core_days": 9900}),
+        ("R152x2,jft300m,recipe=vit,epochs=14", {"exaflop": 1126}),
+        ("R152x2,jft300m", {}),  # 40 epochs
+        ("R152x4,imagenet21k", {}),
+    ],
+)
+def test_plans_know_what_the_papers_runs_cost(arg, facts):
+    plan = outline(built(bit, arg))
+    assert {fact.what: fact.value for fact in plan.published} == facts
 
 
 def test_weight_decay_is_for_kernels_alone():
@@ -275,7 +290,7 @@ def test_pretraining_and_finetuning_run_one_after_the_other(images, tmp_path):
         images, preprocess=["--config.data.preprocess.size=32"], evaluations=["held_out"]
     )
     config = small(parsed(ViTTrainConfig, "vit/bit.py", "R101x3,jft300m", *overrides))
-    assert config.mesh == MeshConfig(data=1, fsdp=-1)
+    assert config.mesh == MeshConfig(data=-1, fsdp=-1)
     before = fit(make_task(config), config, str(tmp_path / "pretrain"))
     assert before.step == 2
     # One update after a bias of -10: still improbable classes.
