@@ -2,12 +2,19 @@
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import jax
 import numpy as np
 
-from train_jax.data.placement import Prefetch, local_rows, prefetch, stacked_rows
+from train_jax.data.placement import (
+    Prefetch,
+    local_rows,
+    prefetch,
+    resident_shape,
+    stacked_rows,
+)
 from train_jax.program import Program
 from train_jax.sharding import batch_sharding
 
@@ -17,6 +24,9 @@ DISPATCHES_IN_FLIGHT = 2
 
 #: (state, window, key, resident data, batch, number of steps) -> (state, window, loss).
 CompiledStep = Callable[..., tuple[Any, Any, jax.Array]]
+
+#: Compiled steps, and a maker of empty windows of metrics for them.
+Steps = tuple[CompiledStep, Callable[[], Any]]
 
 
 def start_batches(
@@ -61,10 +71,28 @@ def abstract_batch(program: Program) -> dict[str, jax.ShapeDtypeStruct]:
     }
 
 
-def compile_program(
-    program: Program, resident: Any, batch: Any
-) -> tuple[CompiledStep, Callable[[], Any]]:
-    """The compiled steps for batches like this one, and a maker of empty windows of metrics."""
+def start_compiling(program: Program) -> Future[Steps]:
+    """Compiles the steps in the background, by the shapes of the data.
+
+    Meanwhile a checkpoint is restored and the first batch loaded. What goes wrong is raised where
+    the result is asked for. A process that ends without asking still waits for the compiler, which
+    cannot be interrupted.
+    """
+    arrays, mesh = program.task.train_data.resident, program.mesh
+    resident = {name: resident_shape(array, mesh) for name, array in arrays.items()}
+
+    def compile_by_shapes() -> Steps:
+        with jax.set_mesh(mesh):  # every thread has its own
+            return compile_program(program, resident, abstract_batch(program))
+
+    executor = ThreadPoolExecutor(1, thread_name_prefix="compile")
+    compiling = executor.submit(compile_by_shapes)
+    executor.shutdown(wait=False)
+    return compiling
+
+
+def compile_program(program: Program, resident: Any, batch: Any) -> Steps:
+    """The compiled steps for batches like this one; arrays may be abstract."""
     lowered, new_window = program.lower(resident, batch)
     compiled = lowered.compile()
     if not program.several:

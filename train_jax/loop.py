@@ -1,7 +1,7 @@
 """The story of a run, from top to bottom.
 
-Restore or begin; then, for every step: next batch -> update -> log? -> budget spent? -> evaluate?
--> check the copies? -> save? -> stop?
+Restore or begin, while the step is compiled; then, for every step: next batch -> update -> log? ->
+budget spent? -> evaluate? -> check the copies? -> save? -> stop?
 That order is an invariant. A step is done when its update is; everything that follows refers to the
 updated state, so that a run that was stopped after any step continues as if it had not been. A
 dispatch is a program of one or several steps; it ends wherever something follows.
@@ -13,6 +13,7 @@ import dataclasses
 import json
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
 from typing import Any
 
 import jax
@@ -25,7 +26,7 @@ from train_jax.budget import Ledger, Limit, Spent, make_limit, spent_of
 from train_jax.checkpoint import Checkpoints, DamagedCheckpoint, read_meta, require_writable
 from train_jax.config import differences, identity, to_dict
 from train_jax.data.placement import to_reside
-from train_jax.dispatch import DISPATCHES_IN_FLIGHT, compile_program, start_batches
+from train_jax.dispatch import DISPATCHES_IN_FLIGHT, Steps, start_batches, start_compiling
 from train_jax.errors import UserError
 from train_jax.evaluation import Evaluator, make_evaluator
 from train_jax.journal import Journal
@@ -116,15 +117,18 @@ def fit(task: Task, config: TrainConfig, workdir: str) -> Result:
 
     Raises:
         UserError: anything that cannot work, before time is spent on it; a loss that is not
-            finite; or copies of a parameter that differ, where the config has them compared.
+            finite; or copies of an array that differ, where the config has them compared.
     """
     ledger = Ledger.of_this_machine()
     mesh = make_mesh(config.mesh)
     with jax.set_mesh(mesh), hosts.StopNotice() as notice:
         run = _prepare(task, config, as_path(workdir), mesh, ledger)
         with _checkpoints(run) as checkpoints:
+            with ledger.on("start"):
+                newest = _newest_step(run, checkpoints)
+            compiling = None if newest == run.total else start_compiling(run.program)
             state = _restore_or_begin(run, checkpoints, ledger)
-            result = _train(run, state, checkpoints, notice, ledger)
+            result = _train(run, state, compiling, checkpoints, notice, ledger)
     if hosts.is_main():
         if result.metrics and not result.preempted:
             _note_result(run, result, ledger)
@@ -133,7 +137,12 @@ def fit(task: Task, config: TrainConfig, workdir: str) -> Result:
 
 
 def _train(
-    run: _Run, state: TrainState, checkpoints: Checkpoints, notice: hosts.StopNotice, ledger: Ledger
+    run: _Run,
+    state: TrainState,
+    compiling: Future[Steps] | None,
+    checkpoints: Checkpoints,
+    notice: hosts.StopNotice,
+    ledger: Ledger,
 ) -> Result:
     start = int(state.step)
     journal = Journal(
@@ -153,15 +162,17 @@ def _train(
             metrics = _evaluate(run.evaluators, state)
         return Result(start, metrics, 0.0, ledger.spent(), over_budget=over)
     with journal, start_batches(run.program, start, run.dispatches(start)) as batches:
+        # Nobody compiles where the last step was saved and could not be read.
+        compiling = compiling or start_compiling(run.program)
         with ledger.on("start"):
-            batch = next(batches)
-        with ledger.on("compile"):
             resident = to_reside(run.task.train_data.resident, run.mesh)
-            train_step, new_window = compile_program(run.program, resident, batch)
+            batch = next(batches)
+        with ledger.on("compile"):  # as far as it takes longer than the start
+            train_step, new_window = compiling.result()
             window, key = new_window(), _key(run)
             check_replicas = None
             if run.check_every:
-                check_replicas = make_replica_check(run.program.abstract.params, run.mesh)
+                check_replicas = make_replica_check(run.program.abstract, run.mesh)
         journal.begin()
         in_flight: collections.deque[jax.Array] = collections.deque()
         for dispatch, count in enumerate(run.dispatches(start), start=1):
@@ -186,7 +197,7 @@ def _train(
             preempted = notice.should_stop(dispatch) and step < run.total and not over
             saves = preempted or over or run.due(run.save_every, step)
             if check_replicas and (saves or run.due(run.check_every, step)):
-                check_replicas(state.params, step)
+                check_replicas(state, step)
             if saves:
                 with ledger.on("checkpoint"):
                     journal.before_save(state.skipped, step, window)
@@ -257,16 +268,22 @@ def _checkpoints(run: _Run) -> Checkpoints:
     )
 
 
+def _newest_step(run: _Run, checkpoints: Checkpoints) -> int | None:
+    """The step that was saved last, by this run; None if there is none."""
+    newest = checkpoints.latest_step()
+    if newest is not None:
+        # Before the arrays: what differs is said of keys, not of shapes.
+        with contextlib.suppress(DamagedCheckpoint):
+            _refuse_other_run(run, read_meta(run.workdir))
+    return newest
+
+
 def _restore_or_begin(run: _Run, checkpoints: Checkpoints, ledger: Ledger) -> TrainState:
     """The newest saved state, or a fresh one."""
     program = run.program
     abstract = program.abstract
     last = read_sign_of_life(run.workdir)
     with ledger.on("start"):
-        if checkpoints.latest_step() is not None:
-            # Before the arrays: what differs is said of keys, not of shapes.
-            with contextlib.suppress(DamagedCheckpoint):
-                _refuse_other_run(run, read_meta(run.workdir))
         found = checkpoints.restore_latest(abstract)
         if found is None:
             if run.task.transfer is None:

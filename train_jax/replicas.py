@@ -1,9 +1,13 @@
 """A guard against silent corruption of data: copies that should be equal are compared.
 
 A core that computes wrongly, or a bit that flips in its memory, raises no error. Every device
-updates its own copy of the parameters from the same summed gradient, so a copy that differs from
-the others shows it. The comparison is of checksums, made on the devices: it reads the parameters
-once, moves four bytes per device and array, and takes no memory to speak of.
+updates its own copy of the state from the same summed gradient, so a copy that differs from the
+others shows it. All of the state is compared. Moments that differ would make the parameters differ
+one step later; but in a checkpoint, which takes one of the copies, they would be those of all
+devices after a restart, and an average of the parameters influences nothing that could tell. The
+comparison is of checksums, made on the devices: it reads the state once (with Adam and an average,
+four times what the parameters take), moves four bytes per device and array, and takes no memory to
+speak of.
 """
 
 import dataclasses
@@ -39,17 +43,17 @@ class Fault:
     copies: int
 
 
-def make_replica_check(params: Any, mesh: Mesh) -> Callable[[Any, int], None]:
-    """A function (parameters, step) that raises where copies of a parameter differ.
+def make_replica_check(state: Any, mesh: Mesh) -> Callable[[Any, int], None]:
+    """A function (state, step) that raises where copies of an array differ.
 
-    Every process calls it, and all get the same answer. Parameters that no two devices hold are not
+    Every process calls it, and all get the same answer. Arrays that no two devices hold are not
     checked; there is nothing to compare.
 
     Args:
-        params: tree of arrays or ``ShapeDtypeStruct`` with a ``NamedSharding`` on ``mesh``.
+        state: tree of arrays or ``ShapeDtypeStruct`` with a ``NamedSharding`` on ``mesh``.
         mesh: the devices.
     """
-    named = flat_names(params)
+    named = flat_names(state)
     specs = {name: leaf.sharding.spec for name, leaf in named.items()}
     compared = {
         name: _axes_of_copies(spec, mesh)
@@ -57,7 +61,7 @@ def make_replica_check(params: Any, mesh: Mesh) -> Callable[[Any, int], None]:
         if any(mesh.shape[axis] > 1 for axis in _axes_of_copies(spec, mesh))
     }
     if not compared:
-        return lambda params, step: None
+        return lambda state, step: None
 
     def local(arrays: dict[str, jax.Array]) -> jax.Array:
         sums = jnp.stack([checksum(arrays[name]) for name in compared])
@@ -75,8 +79,8 @@ def make_replica_check(params: Any, mesh: Mesh) -> Callable[[Any, int], None]:
         out_shardings=everywhere,
     )
 
-    def check(params: Any, step: int) -> None:
-        leaves = flat_names(params)
+    def check(state: Any, step: int) -> None:
+        leaves = flat_names(state)
         sums = np.asarray(table({name: leaves[name] for name in compared}))
         faults = [
             fault
@@ -148,9 +152,9 @@ def _sentence(faults: Sequence[Fault], step: int) -> str:
         devices
     )
     others = len({fault.array for fault in faults} - {first.array})
-    also = f", and those of {others} other parameters differ too" if others else ""
+    also = f", and those of {others} other arrays differ too" if others else ""
     return (
-        f"After step {step} the copies of the parameter {first.array} differ {where}{also}: the "
+        f"After step {step} the copies of {first.array} differ {where}{also}: the "
         "hardware has corrupted data; this state is not saved, so replace what is faulty and start "
         "the run again, which goes on from its last checkpoint."
     )

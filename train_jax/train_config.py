@@ -54,7 +54,7 @@ class TrainConfig:
             off.
         nonfinite: what a loss or gradient that is not finite leads to: the update is refused, and
             the run goes on ("skip") or ends ("stop").
-        check_replicas: an interval at which, and before every save, the copies of the parameters on
+        check_replicas: an interval at which, and before every save, the copies of the state on
             different devices are compared; one that differs, by a fault of the hardware, ends the
             run. None: never.
         init_from: a checkpoint to start from: a run of ours, or a published file.

@@ -17,7 +17,7 @@ def test_a_faulty_device_of_one_process_is_named_by_both(tmp_path):
         assert result["broken"][1] == 1
         device, process = result["broken"]
         assert (
-            f"parameter w differ from the others on device {device} of process {process}:"
+            f"copies of w differ from the others on device {device} of process {process}:"
             in (result["error"])
         )
 

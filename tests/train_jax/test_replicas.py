@@ -1,4 +1,4 @@
-"""Copies of parameters that differ are found and named; equal ones never are."""
+"""Copies of arrays that differ are found and named; equal ones never are."""
 
 import dataclasses
 import re
@@ -17,6 +17,7 @@ from train_jax.errors import UserError
 from train_jax.loop import fit
 from train_jax.mesh import MeshConfig, make_mesh
 from train_jax.replicas import checksum, make_replica_check
+from train_jax.sharding import path_name
 
 MESHES = [
     MeshConfig(),
@@ -83,7 +84,7 @@ def test_a_flipped_bit_in_one_copy_is_found_wherever_there_are_copies(mesh):
             check(broken, 7)
             continue
         found += 1
-        with pytest.raises(UserError, match=f"After step 7 .* parameter model/{name} ") as error:
+        with pytest.raises(UserError, match=f"After step 7 the copies of model/{name} ") as error:
             check(broken, 7)
         # Of two copies nobody can tell which is right.
         said = "differ from the others on " if copies > 2 else "differ between "
@@ -114,9 +115,7 @@ def test_several_faults_are_one_sentence():
     with pytest.raises(UserError) as error:
         check(params, 3)
     text = str(error.value)
-    assert (
-        "on device 1 of process 0, device 2 of process 0, and those of 1 other parameters" in text
-    )
+    assert "on device 1 of process 0, device 2 of process 0, and those of 1 other arrays" in text
     assert text.count(". ") == 0
 
 
@@ -128,20 +127,24 @@ def test_the_checksum_sees_exchanged_elements_and_does_not_depend_on_the_layout(
     assert int(checksum(jnp.float32(0.0))) != int(checksum(jnp.float32(-0.0)))
 
 
-def corrupt_after(monkeypatch, step, device_number):
-    """Flips a bit of one copy of the kernel, as faulty memory would, after that many checks."""
+def corrupt_after(monkeypatch, step, device_number, name="params/dense/kernel"):
+    """Flips a bit of one copy of an array, as faulty memory would, after that many checks."""
     make, calls = replicas.make_replica_check, []
 
-    def make_check(params, mesh):
-        check = make(params, mesh)
+    def make_check(state, mesh):
+        check = make(state, mesh)
 
-        def spoiled(params, at):
+        def spoiled(state, at):
             calls.append(at)
             if at >= step:
-                kernel = params["dense"]["kernel"]
-                broken = with_flipped_bit(kernel, mesh.devices.flat[device_number], bit=3)
-                params = {"dense": {**params["dense"], "kernel": broken}}
-            check(params, at)
+                device = mesh.devices.flat[device_number]
+                state = jax.tree_util.tree_map_with_path(
+                    lambda path, x: (
+                        with_flipped_bit(x, device, bit=3) if path_name(path) == name else x
+                    ),
+                    state,
+                )
+            check(state, at)
 
         return spoiled
 
@@ -156,7 +159,7 @@ def test_a_run_with_a_faulty_device_ends_before_it_saves_and_goes_on_without_it(
     fit(task, config, str(tmp_path / "whole"))
     with monkeypatch.context() as faulty:
         calls = corrupt_after(faulty, 8, 2)
-        message = r"After step 8 .* dense/kernel differ from the others on device 2 of process 0:"
+        message = "After step 8 .* params/dense/kernel differ from the others on device 2 of"
         with pytest.raises(UserError, match=message):
             fit(task, config, str(tmp_path / "run"))
     # Every 3 steps, and before every save, which comes every 4 steps.
@@ -167,6 +170,18 @@ def test_a_run_with_a_faulty_device_ends_before_it_saves_and_goes_on_without_it(
     assert result.step == 20
     params = [final_params(tmp_path / name) for name in ("whole", "run")]
     chex.assert_trees_all_equal(*params)
+
+
+@pytest.mark.parametrize(
+    "name", ["opt_state/0/trace/dense/bias", "ema/dense/kernel", "model_state/seen"]
+)
+def test_moments_averages_and_statistics_are_compared_too(tmp_path, monkeypatch, name):
+    """A checkpoint would hand them on to all devices."""
+    corrupt_after(monkeypatch, 4, 2, name)
+    config = toy.make_config(check_replicas="100 percent", ema_decay=0.9)
+    with pytest.raises(UserError, match=f"After step 4 the copies of {name} differ from the"):
+        fit(toy.make_task(), config, str(tmp_path))
+    assert Checkpoints(tmp_path / "checkpoints").latest_step() is None
 
 
 def final_params(workdir):
