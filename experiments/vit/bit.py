@@ -95,8 +95,8 @@ BATCH = 4096
 LR_PER_256 = 0.03
 WARMUP = "5_000 steps"
 MOMENTUM = 0.9
-# Of the loss. What a step of the momentum adds up to is 1 / (1 - momentum) of it.
-L2 = 1e-4
+# 1e-4 / (1 - MOMENTUM): what a decay of 1e-4 within the gradient adds up to in the momentum.
+WEIGHT_DECAY = 1e-3
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
@@ -130,7 +130,7 @@ def bit_run(args: dict[str, Any]) -> ViTTrainConfig:
         head_bias=row.head_bias,
         total=f"{row.epochs} epochs",
         loss=row.loss,
-        optimizer=Sgd(momentum=MOMENTUM, weight_decay=L2 / (1 - MOMENTUM)),
+        optimizer=Sgd(momentum=MOMENTUM, weight_decay=WEIGHT_DECAY),
         schedule=StepsConfig(
             base=LR_PER_256 * BATCH / 256,
             boundaries=tuple(f"{epoch} epochs" for epoch in row.boundaries),

@@ -25,7 +25,7 @@ from vit_jax.models.bit import (
     root_pool,
     variant_name,
 )
-from vit_jax.npz import open_npz
+from vit_jax.npz import open_npz, write_npz
 
 # As big_vision pads: see test_the_border_of_the_root.
 TINY = BiTConfig(stages=(1, 1, 2, 1), width=32, num_classes=10, root_padding="lowest")
@@ -47,8 +47,8 @@ def fixture():
 @pytest.fixture(scope="module")
 def params(tmp_path_factory):
     path = tmp_path_factory.mktemp("bit") / "bit.npz"
-    np.savez(path, **published_bit.arrays())
-    return nested(dict(open_bit(open_npz(str(path)))))
+    write_npz(path, published_bit.arrays().items())
+    return nested(dict(open_bit(open_npz(path))))
 
 
 @pytest.mark.parametrize(("execution", "remat"), [("scan", "convs"), ("unrolled", "none")])
@@ -86,7 +86,7 @@ def test_every_way_to_run_it_gives_the_same_gradients():
     """Units that are alike differ in their parameters, so an order that is lost shows."""
     config = BiTConfig(stages=(3,), width=32, num_classes=3)
     params = published_bit.drawn(shapes_of(config))
-    images = seeded.images(2, 16, 0)
+    images = jnp.asarray(seeded.images(2, 16, 0))
 
     def gradients(execution, remat):
         model = dataclasses.replace(config, execution=execution, remat=remat)
