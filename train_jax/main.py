@@ -40,7 +40,8 @@ def launch(main: Callable[[], int | None], usage: str, argv: Sequence[str] | Non
 
     def command() -> int | None:
         command_line.parse(argv, usage, config_flag.__name__, __name__)
-        process.set_up(flags.FLAGS.get_flag_value("workdir", None))
+        # Not every command has a run's directory.
+        process.set_up(flags.FLAGS["workdir"].value if "workdir" in flags.FLAGS else None)
         hosts.initialize(
             coordinator=_COORDINATOR.value,
             num_processes=_NUM_PROCESSES.value,
