@@ -86,7 +86,7 @@ class Command:
             self.code = self.server.ask({"wait": self.pid, "poll": True})
         return self.code
 
-    def wait_until(self, condition: Callable[[], Any], *, timeout_s: float = 100) -> None:
+    def wait_until(self, condition: Callable[[], Any], *, timeout_s: float = 240) -> None:
         """Waits for something that the command does."""
         deadline = time.monotonic() + timeout_s
         while not condition():
@@ -99,7 +99,7 @@ class Command:
         if self.poll() is None:
             os.kill(self.pid, number)
 
-    def finish(self, *, timeout_s: float = 100) -> Finished:
+    def finish(self, *, timeout_s: float = 240) -> Finished:
         """Waits for the end."""
         deadline = time.monotonic() + timeout_s
         while self.poll() is None:

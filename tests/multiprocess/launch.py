@@ -9,9 +9,11 @@ The programs are the functions of `workers.py`. Each process writes its output i
 own (gloo is chatty); whatever happens, the group is killed when the block ends.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -87,7 +89,7 @@ def start(
     into: Path,
     num_processes: int = 2,
     devices: int = 2,
-    timeout_s: float = 90,
+    timeout_s: float = 240,
     environ: Mapping[str, str] | None = None,
     without: Sequence[str] = (),
 ) -> Iterator[Group]:
@@ -142,6 +144,12 @@ def run(worker: str, *args: Any, into: Path, **options: Any) -> list[Any]:
 
 
 def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("localhost", 0))
-        return listener.getsockname()[1]
+    """A port below those from which the system takes the ports of connections.
+
+    Of those, one that is free now may be taken by any connection before the coordinator listens.
+    """
+    while True:
+        port = random.SystemRandom().randrange(15_000, 32_000)
+        with socket.socket() as listener, contextlib.suppress(OSError):
+            listener.bind(("", port))
+            return port

@@ -10,7 +10,7 @@ from multiprocess.launch import free_port
 
 from train_jax.checkpoint import Checkpoints, read_meta
 
-pytestmark = [pytest.mark.multiprocess, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.multiprocess, pytest.mark.timeout(800)]
 
 
 def train(workdir, *words):

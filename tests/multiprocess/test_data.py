@@ -3,7 +3,7 @@
 import pytest
 from multiprocess import launch
 
-pytestmark = [pytest.mark.multiprocess, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.multiprocess, pytest.mark.timeout(800)]
 
 # Data parallel with FSDP within a process; and tensor parallel over both, which then load the same.
 ROWS = {(2, 2, 1): 48, (1, 1, 4): 96}

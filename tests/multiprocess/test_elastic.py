@@ -11,7 +11,7 @@ from multiprocess import launch
 from train_jax.checkpoint import Checkpoints
 from train_jax.hosts import PREEMPTED_EXIT_CODE
 
-pytestmark = [pytest.mark.multiprocess, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.multiprocess, pytest.mark.timeout(1000)]
 
 STEPS = list(range(1, 21))
 
@@ -100,7 +100,7 @@ def test_four_processes_are_preempted_then_lose_one_and_go_on_to_the_same_losses
     workdir = tmp_path / "run"
     slowly = (str(workdir), 2, 0.5)
     options = {"num_processes": 4, "devices": 2, "timeout_s": 300}
-    options["environ"] = {"HEARTBEAT_S": "15"}
+    options["environ"] = {"HEARTBEAT_S": "30"}
     with launch.start("train_toy", *slowly, into=tmp_path / "told", **options) as group:
         group.wait_for("stepping")
         group.send(3, signal.SIGTERM)

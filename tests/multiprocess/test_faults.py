@@ -8,7 +8,7 @@ from multiprocess import launch
 from train_jax.checkpoint import Checkpoints
 from train_jax.hosts import PREEMPTED_EXIT_CODE
 
-pytestmark = [pytest.mark.multiprocess, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.multiprocess, pytest.mark.timeout(500)]
 
 
 def test_a_faulty_device_of_one_process_is_named_by_both(tmp_path):
@@ -27,8 +27,8 @@ def test_a_full_disk_of_one_process_ends_both_and_leaves_the_checkpoint_before(t
     directory = tmp_path / "checkpoints"
     call = ("save_what_one_cannot_write", str(directory), victim)
     # Orbax alone would let them wait for each other for 20 minutes.
-    options = {"environ": {"HEARTBEAT_S": "10"}, "timeout_s": 100}
-    with launch.start(*call, into=tmp_path / "out", **options) as group:
+    impatient = {"HEARTBEAT_S": "20"}
+    with launch.start(*call, into=tmp_path / "out", environ=impatient) as group:
         finished = group.finish()
     assert finished[victim].code == 2, finished[victim].output
     errors = [line for line in finished[victim].output.splitlines() if line.startswith("Error: ")]

@@ -10,7 +10,7 @@ from multiprocess.launch import free_port
 
 from pose_jax.data import store
 
-pytestmark = [pytest.mark.multiprocess, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.multiprocess, pytest.mark.timeout(800)]
 
 
 def test_two_processes_measure_what_one_measures(tmp_path):

@@ -11,7 +11,7 @@ from multiprocess.launch import free_port
 
 from pose_jax.data import store
 
-pytestmark = [pytest.mark.multiprocess, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.multiprocess, pytest.mark.timeout(800)]
 
 # Examples are split over the processes, channels within one.
 MESH = ("--config.mesh.data=2", "--config.mesh.tensor=2")

@@ -12,7 +12,7 @@ from multiprocess.launch import free_port
 from train_jax.checkpoint import read_meta
 from train_jax.hosts import PREEMPTED_EXIT_CODE
 
-pytestmark = [pytest.mark.multiprocess, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.multiprocess, pytest.mark.timeout(800)]
 
 # All axes of the mesh are in use; tensor parallelism stays within a process.
 MESH = ("--config.mesh.data=2", "--config.mesh.fsdp=2", "--config.mesh.tensor=2")
@@ -98,13 +98,17 @@ def test_who_loses_a_process_says_so_and_ends_at_once(tmp_path, victim):
     processes[victim].send(signal.SIGKILL)
     killed = time.monotonic()
     survivor = finish(processes)[1 - victim]
-    assert time.monotonic() - killed < 30
+    # At once rather than after 100 s without a heartbeat.
+    assert time.monotonic() - killed < 60
     if victim == 0 and survivor.code == -signal.SIGABRT:
         # The coordinator is gone, and JAX's own thread may be the first to notice.
         assert "another task died" in survivor.stderr
     else:
         assert survivor.code == PREEMPTED_EXIT_CODE, survivor.stderr
-        assert "Error: another process of this run is gone" in survivor.stderr.splitlines()[-1]
+        # The threads of JAX may have something to say before and after it.
+        errors = [line for line in survivor.stderr.splitlines() if line.startswith("Error: ")]
+        assert len(errors) == 1
+        assert "another process of this run is gone" in errors[0]
         assert "Traceback" not in survivor.stderr
 
 

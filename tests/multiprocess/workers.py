@@ -321,7 +321,7 @@ def main() -> None:
             address,
             num_processes=int(num_processes),
             process_id=int(process_id),
-            timeout_s=60,
+            timeout_s=150,
             heartbeat_s=int(os.environ.get("HEARTBEAT_S", "60")),
         )
     value = globals()[function](*json.loads(args))
