@@ -54,7 +54,7 @@ def draw(filters: np.ndarray, shares: np.ndarray) -> canvas.Drawing:
         low, high = component.min(), component.max()
         panel.imshow((component - low) / max(high - low, np.finfo(float).tiny))
     names = ("component", "row", "column", "channel", "value", "share_of_variance")
-    table = [
+    table: list[canvas.Row] = [
         dict(
             zip(
                 names,

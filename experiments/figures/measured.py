@@ -15,7 +15,7 @@ from absl import flags
 from etils import epath
 
 from train_jax.errors import UserError
-from train_jax.record import read_records
+from train_jax.record import Record, read_records
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,13 +24,12 @@ class Measured:
 
     Attributes:
         name: to draw it by: the user's, or that of the run's directory.
-        named: whether it is the user's.
+        named: whether the name is the user's.
         path: of the record.
         checkpoint: the path of the weights.
         config: the config of the evaluation, in JSON values.
-        start: what training started from, see `train_jax.record.start_of`.
-        cost: see `train_jax.record.Record`.
         splits: metrics by split.
+        record: the whole of it; None for a file of results.
     """
 
     name: str
@@ -38,9 +37,8 @@ class Measured:
     path: str
     checkpoint: str | None
     config: Mapping[str, Any]
-    start: Mapping[str, Any] | None
-    cost: Mapping[str, Any]
     splits: Mapping[str, Mapping[str, float]]
+    record: Record | None = None
 
 
 def define_flags() -> None:
@@ -82,14 +80,13 @@ def newest(results: Sequence[Measured]) -> list[Measured]:
 def _from_directory(path: str) -> list[Measured]:
     return [
         Measured(
-            name=_run_name(record.checkpoint or str(file)),
+            name=run_of(record.checkpoint or str(file)).name,
             named=False,
             path=str(file),
             checkpoint=record.checkpoint,
             config=record.config,
-            start=record.start,
-            cost=record.cost,
             splits={split: result["metrics"] for split, result in record.splits.items()},
+            record=record,
         )
         for file, record in read_records([path])
     ]
@@ -99,23 +96,19 @@ def _from_file(path: str) -> Measured:
     """The JSON of ``pose_jax.evaluate --output``."""
     try:
         values = json.loads(epath.Path(path).read_text())
-        checkpoint = values["checkpoint"]["path"]
-        config, splits = values["config"], values["results"]
-        numbers = all(
-            isinstance(value, (int, float)) for split in splits.values() for value in split.values()
-        )
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        numbers = False
-    if not numbers:
+        checkpoint, config = str(values["checkpoint"]["path"]), dict(values["config"])
+        splits = {split: dict(metrics) for split, metrics in values["results"].items()}
+        for metrics in splits.values():
+            if not all(isinstance(value, (int, float)) for value in metrics.values()):
+                raise ValueError("a metric is not a number")
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(
             f"{path} is no file of results; name one of pose_jax.evaluate --output, or a directory "
             "with result records."
-        )
-    cost = values["checkpoint"].get("cost", {})
-    return Measured(_run_name(checkpoint), False, path, checkpoint, config, None, cost, splits)
+        ) from error
+    return Measured(run_of(checkpoint).name, False, path, checkpoint, config, splits)
 
 
-def _run_name(checkpoint: str) -> str:
-    """The directory of a run, from the path of one of its checkpoints."""
-    path = Path(re.sub(r"/checkpoints/\d+/?$", "", checkpoint))
-    return path.name or str(path)
+def run_of(checkpoint: str) -> Path:
+    """The directory of a run, from that of one of its checkpoints."""
+    return Path(re.sub(r"/checkpoints(/\d+)?/?$", "", checkpoint))

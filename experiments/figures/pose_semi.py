@@ -4,9 +4,9 @@
     python -m experiments.figures.pose_semi --results=runs/semi
 
 The paper's three panels: N-MPJPE at 10 frames per second with detected keypoints, MPJPE at full
-rate, and MPJPE with exact keypoints, against what is labelled. Over them the runs of
-experiments/pose/h36m_semi.py that were evaluated, the mean of those with equal settings. Runs on
-other data (experiments/pose/cmu.py) have a panel of their own for every file of keypoints.
+rate, and MPJPE with exact keypoints, against what is labelled. Over them, full, the runs of
+experiments/pose/h36m_semi.py as `python -m experiments.tables pose_figure5` finds their records.
+Results on other data (experiments/pose/cmu.py) have a panel for every file of keypoints.
 
 Written are figures/pose_semi.png, .pdf and .csv.
 """
@@ -21,23 +21,17 @@ from absl import flags
 
 from experiments.figures import canvas, measured
 from experiments.figures.measured import Measured
-from experiments.figures.published import published
 from experiments.pose import recipes
-from experiments.pose.h36m_semi import FIGURE_5
-from train_jax.config import to_dict
+from experiments.tables.match import cells_of
 from train_jax.errors import UserError
+from train_jax.record import Record
 
 SUPERVISED, SEMI = "supervised", "semi-supervised"
-#: Panels of the paper: its row in the table of targets -> keypoints, every n-th frame, and error.
+#: Rows of the table of targets -> the panel's title, and the error in it.
 PAPER = {
-    "(a) N-MPJPE, 10 FPS, CPN": ("cpn", 5, "n_mpjpe"),
-    "(b) MPJPE, CPN": ("cpn", 1, "mpjpe"),
-    "(c) MPJPE, ground truth": ("gt", 1, "mpjpe"),
-}
-_TITLES = {
-    "(a) N-MPJPE, 10 FPS, CPN": "(a) CPN, 10 frames per second",
-    "(b) MPJPE, CPN": "(b) CPN",
-    "(c) MPJPE, ground truth": "(c) exact keypoints",
+    "(a) N-MPJPE, 10 FPS, CPN": ("(a) CPN, 10 frames per second", "n_mpjpe"),
+    "(b) MPJPE, CPN": ("(b) CPN", "mpjpe"),
+    "(c) MPJPE, ground truth": ("(c) exact keypoints", "mpjpe"),
 }
 
 
@@ -55,8 +49,8 @@ class Panel:
 
     title: str
     error: str
-    labels: Sequence[str]
-    paper: Mapping[str, Mapping[str, float]]
+    labels: list[str]
+    paper: dict[str, dict[str, float]]
     ours: dict[str, dict[str, list[float]]]
 
 
@@ -64,66 +58,45 @@ def panels(results: Sequence[Measured]) -> list[Panel]:
     """The paper's panels, and one for every other file of keypoints among the results.
 
     Raises:
-        UserError: none of the results is of a lifter.
+        UserError: there are results, but nothing of them can be drawn.
     """
-    chosen = [one for one in measured.newest(results) if _errors(one)]
-    if results and not chosen:
-        raise UserError(f"{results[0].path} holds no MPJPE; name results of pose_jax.evaluate.")
-    paper = _paper_panels()
-    known = _known_settings()
+    paper = _paper_panels([one.record for one in results if one.record is not None])
     others: dict[str, list[Measured]] = {}
-    for one in chosen:
-        kind = SUPERVISED if one.config.get("semi") is None else SEMI
-        place = known.get(_setting(one.config))
-        if place is None:
-            others.setdefault(one.config["data"]["keypoints"], []).append(one)
-            continue
-        row, label = place
-        paper[row].ours[kind].setdefault(label, []).append(_errors(one)[paper[row].error])
-    return [*paper.values(), *(_other_panel(name, found) for name, found in others.items())]
+    for one in measured.newest(results):
+        keypoints = (one.config.get("data") or {}).get("keypoints")
+        if _errors(one) and keypoints not in (None, *recipes.H36M_KEYPOINTS.values()):
+            others.setdefault(keypoints, []).append(one)
+    found = [*paper, *(_other_panel(name, ones) for name, ones in others.items())]
+    if results and not any(panel.ours[SUPERVISED] or panel.ours[SEMI] for panel in found):
+        raise UserError(
+            f"Of {results[0].path} nothing belongs here; name directories with the records of runs "
+            "of experiments/pose/h36m_semi.py, or results of pose_jax.evaluate on other data."
+        )
+    return found
 
 
 def _errors(one: Measured) -> Mapping[str, float]:
-    """Of the only split; nothing where there is none that is of poses."""
+    """Of the first split that is of poses; nothing where there is none."""
     splits = [metrics for metrics in one.splits.values() if "mpjpe" in metrics]
     return splits[0] if splits else {}
 
 
-def _paper_panels() -> dict[str, Panel]:
-    rows = published("pose_figure5")
-    return {
-        row: Panel(
-            title=_TITLES[row],
-            error=error,
-            labels=list(rows[f"{row}: {SUPERVISED}"]),
-            paper={kind: rows[f"{row}: {kind}"] for kind in (SUPERVISED, SEMI)},
-            ours={SUPERVISED: {}, SEMI: {}},
-        )
-        for row, (_, _, error) in PAPER.items()
+def _paper_panels(records: Sequence[Record]) -> list[Panel]:
+    found: dict[str, Panel] = {
+        row: Panel(title, error, [], {SUPERVISED: {}, SEMI: {}}, {SUPERVISED: {}, SEMI: {}})
+        for row, (title, error) in PAPER.items()
     }
-
-
-def _known_settings() -> dict[tuple[Any, ...], tuple[str, str]]:
-    """The labelled data of every point of the figure -> its panel and label."""
-    columns = list(published("pose_figure5")["(b) MPJPE, CPN: supervised"])
-    return {
-        _setting(
-            {
-                "data": to_dict(
-                    recipes.h36m_data(
-                        keypoints, labels.subjects, fraction=labels.fraction, downsample=downsample
-                    )
-                )
-            }
-        ): (row, column)
-        for row, (keypoints, downsample, _) in PAPER.items()
-        for column, labels in zip(columns, FIGURE_5.values(), strict=True)
-    }
-
-
-def _setting(config: Mapping[str, Any]) -> tuple[Any, ...]:
-    data = config["data"]
-    return data["keypoints"], tuple(data["subjects"]), data["fraction"], data["downsample"]
+    for cell in cells_of("pose_figure5", records):
+        row, _, kind = cell.target.row.rpartition(": ")
+        if row not in PAPER or kind not in (SUPERVISED, SEMI):
+            continue
+        panel, label = found[row], cell.target.column
+        if label not in panel.labels:
+            panel.labels.append(label)
+        panel.paper[kind][label] = cell.target.value
+        if cell.values:
+            panel.ours[kind][label] = list(cell.values.values())
+    return list(found.values())
 
 
 def _other_panel(keypoints: str, results: Sequence[Measured]) -> Panel:

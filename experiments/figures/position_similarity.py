@@ -61,7 +61,7 @@ def draw(similarities: np.ndarray) -> canvas.Drawing:
     beside = axes.inset_axes((1.04, 0, 0.05, 1))
     figure.colorbar(image, cax=beside, label="Cosine similarity", ticks=[-1, 0, 1])
     names = ("row", "column", "other_row", "other_column", "cosine_similarity")
-    table = [
+    table: list[canvas.Row] = [
         dict(zip(names, (*np.add(place, 1).tolist(), f"{value:.6f}"), strict=True))
         for place, value in np.ndenumerate(similarities)
     ]
