@@ -64,7 +64,8 @@ class Experiment:
         for key, value in self.overrides.items():
             config_path.set_value(key, config, value)
         if "data.data_dir" in self.overrides:
-            for evaluation in config.evaluations.values():
+            evaluations: Any = config.evaluations
+            for evaluation in evaluations.values():
                 evaluation.data_dir = self.overrides["data.data_dir"]
         return from_config(ViTTrainConfig, config.to_dict())
 
