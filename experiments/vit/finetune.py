@@ -23,17 +23,12 @@ Behind the colon: VARIANT,DATASET, then any of
     source=...    data of your own, tfds:NAME or folder:/PATH, under the recipe of DATASET
     classes=N     their number of classes
 
-The sweep, then three final runs:
-    for lr in 0.001 0.003 0.01 0.03; do python -m vit_jax.train --workdir=sweep/$lr \
-        --config=experiments/vit/finetune.py:L/16,cifar100,lr=$lr,final=false \
-        --config.init_from=PRETRAINED; done
-    for seed in 0 1 2; do python -m vit_jax.train --workdir=final/$seed \
-        --config=experiments/vit/finetune.py:L/16,cifar100,lr=BEST,seed=$seed \
-        --config.init_from=PRETRAINED; done
+The sweep over the rates of Table 4 on held-out images, then three final runs, in one command:
+    python -m experiments.sweep --config=experiments/vit/finetune.py:L/16,cifar100 \
+        --config.init_from=PRETRAINED --workdir=DIR
 
-A VTAB task: finetune.py:L/16,vtab,source=tfds:dtd,classes=47 trains on the first 1,000 examples of
-TFDS's train split (the official lists of VTAB-1k differ for some tasks). BiT's exceptions for VTAB:
---config.flip=False, or squash instead of random crops, for some structured tasks.
+VTAB's 19 tasks have their own file, vtab.py, and command. For another task of 1,000 images,
+finetune.py:L/16,vtab,source=tfds:NAME,classes=N trains on the first 1,000 of TFDS's train split.
 
 Recipe: SGD with momentum 0.9 (the accumulator bfloat16, as the authors' code), batch 512, cosine
 decay to 0, warm-up of 500 steps (200 for 2,500 steps, 100 for 500), global-norm clip 1, no weight

@@ -1,0 +1,204 @@
+"""VTAB in one command: every task's config, and two tasks from end to end."""
+
+import json
+import types
+
+import commands
+import pytest
+import vtab_data
+from configs import parsed
+
+from experiments.sweep import runs
+from experiments.vit import vtab as recipe
+from experiments.vtab import protocol as command
+from train_jax.config import from_config
+from train_jax.errors import NotFiniteError, UserError
+from train_jax.optimizers import Sgd
+from vit_jax.data.preprocess import ResizeCrop, Squash
+from vit_jax.task import ViTTrainConfig, make_task
+from vit_jax.vtab import TASKS
+
+NAME = "lr=0.01,steps=2"
+
+
+def built(arg):
+    return from_config(ViTTrainConfig, recipe.get_config(arg).to_dict())
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_every_task_has_the_papers_recipe_and_its_exceptions(name):
+    task, config = TASKS[name], built(f"L/16,{name}")
+    assert (config.batch_size, config.total, config.loss) == (512, "2500 steps", "softmax")
+    assert (config.schedule.base, config.schedule.warmup) == (0.01, "200 steps")
+    assert config.optimizer == Sgd(momentum=0.9, accumulator_dtype="bfloat16", clip_norm=1.0)
+    assert (config.model.num_classes, config.model.dropout) == (task.num_classes, 0.1)
+    assert config.flip == task.flip
+    assert config.data.preprocess == (ResizeCrop(448, 384) if task.crop else Squash(384))
+    assert (config.data.source, config.data.split) == (f"vtab:{name}", "train800val200")
+    assert {n: (e.source, e.split) for n, e in config.evaluations.items()} == {
+        "test": (f"vtab:{name}", "test")
+    }
+    assert config.evaluations["test"].preprocess == Squash(384)
+    selection = built(f"L/16,{name},final=false,lr=0.03,steps=500")
+    assert (selection.data.split, selection.data.examples) == ("train800", 800)
+    assert {n: e.split for n, e in selection.evaluations.items()} == {"held_out": "val200"}
+    assert (selection.schedule.base, selection.schedule.warmup) == (0.03, "100 steps")
+
+
+def test_patches_of_14_pixels_tile_the_pictures():
+    config = built("H/14,dtd")
+    assert config.data.preprocess == ResizeCrop(441, 378)
+    assert config.evaluations["test"].preprocess == Squash(378)
+
+
+def test_bad_arguments():
+    with pytest.raises(UserError, match="Unknown VTAB task 'clever_count'; did you mean clevr_cou"):
+        built("L/16,clever_count")
+    with pytest.raises(UserError, match="steps=-1 must be positive"):
+        built("L/16,dtd,steps=-1")
+    # Without a task it is the line of the command for all of them, not a run.
+    config = parsed(ViTTrainConfig, "vit/vtab.py", "B/16", "--config.seed=3")
+    assert config.seed == 3
+    with pytest.raises(UserError, match=r"python -m experiments.vtab runs all of them"):
+        make_task(config)
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    directory = str(tmp_path_factory.mktemp("vtab"))
+    for task in ("svhn", "camelyon"):
+        vtab_data.make(TASKS[task].data, directory)
+    return directory
+
+
+@pytest.fixture
+def experiment(data_dir, monkeypatch):
+    vtab_data.use_few(monkeypatch)
+    overrides = {
+        "data.data_dir": data_dir,
+        "batch_size": 8,
+        "schedule.warmup": "0 steps",
+        "model.compute_dtype": "float32",
+        "model.execution": "unrolled",
+        "model.remat": "none",
+    }
+    return runs.Experiment(recipe, "mu/8,resolution=16", overrides)
+
+
+def test_two_tasks_from_end_to_end(experiment, tmp_path, monkeypatch, capsys):
+    def run():
+        tasks = ("svhn", "camelyon")
+        return command.vtab(
+            experiment, str(tmp_path), settings=[(0.01, 2)], seeds=(1,), tasks=tasks
+        )
+
+    text = run()
+    lines = [f"test accuracy in %, {NAME}, runs a task: 1"]
+    for task, group in (("svhn", "natural"), ("camelyon", "specialized")):
+        directory = tmp_path / "final" / NAME / task / "seed=1"
+        config = json.loads((directory / "config.json").read_text())
+        assert (config["seed"], config["total"]) == (1, "2 steps")
+        assert config["data"]["split"] == "train800val200"
+        assert config["model"]["num_classes"] == TASKS[task].num_classes
+        [file] = directory.rglob("*.result.json")
+        result = json.loads(file.read_text())["splits"]["test"]
+        # All twelve images of the test set, and nothing else.
+        assert result["examples"] == 12
+        shown = f"{100 * result['metrics']['accuracy']:.2f}"
+        lines.append(f"  {group:<13}{TASKS[task].title:<14}{shown:>14}")
+    # Two tasks have no mean that may stand in Table 9.
+    assert text.splitlines()[1:] == lines
+
+    monkeypatch.setattr(runs, "fit", None)
+    assert run() == text
+    assert capsys.readouterr().out.count("done before") == 2
+
+
+def test_one_setting_is_chosen_by_the_mean_over_tasks(experiment, tmp_path, monkeypatch):
+    made = []
+
+    def fit(task, config, workdir):
+        made.append(str(workdir).removeprefix(f"{tmp_path}/"))
+        name, rate = config.data.source.partition(":")[2], config.schedule.base
+        # The lower rate is better on one task by more than it is worse on the other.
+        held_out = {("svhn", 0.01): 0.9, ("svhn", 0.03): 0.5, ("camelyon", 0.03): 0.8}
+        accuracy = held_out.get((name, rate), 0.7)
+        metrics = {"held_out/accuracy": accuracy, "test/accuracy": 0.5 + config.seed / 100}
+        if rate > 0.03:
+            raise NotFiniteError("loss is not finite")
+        return types.SimpleNamespace(preempted=False, over_budget=False, metrics=metrics)
+
+    monkeypatch.setattr(runs, "fit", fit)
+    monkeypatch.setattr(runs, "make_task", lambda config: None)
+    text = command.vtab(
+        experiment,
+        str(tmp_path),
+        settings=[(0.1, 2), (0.03, 2), (0.01, 2)],
+        seeds=(0, 1),
+        tasks=("svhn", "camelyon"),
+    )
+    tasks = ("svhn", "camelyon")
+    assert made == [
+        "select/lr=0.1,steps=2/svhn",
+        *(f"select/lr={rate},steps=2/{task}" for rate in (0.03, 0.01) for task in tasks),
+        *(f"final/{NAME}/{task}/seed={seed}" for task in tasks for seed in (0, 1)),
+    ]
+    assert text.splitlines()[1:] == [
+        "mean accuracy on the 200 held-out examples of 2 tasks, in %",
+        "  lr=0.1,steps=2: not finite",
+        "  lr=0.03,steps=2: 65.00",
+        "  lr=0.01,steps=2: 80.00   chosen",
+        "test accuracy in %, lr=0.01,steps=2, runs a task: 2",
+        "  natural      SVHN            50.50 ± 0.71",
+        "  specialized  Camelyon        50.50 ± 0.71",
+    ]
+
+
+def test_what_is_missing_is_said_before_the_first_run(experiment, tmp_path):
+    with pytest.raises(UserError) as caught:
+        command.vtab(
+            experiment,
+            str(tmp_path),
+            settings=[(0.01, 2)],
+            seeds=(0,),
+            tasks=("svhn", "dtd", "clevr_count", "clevr_distance"),
+        )
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 2
+    assert "vit_jax.data.prepare tfds:dtd" in lines[0]
+    assert "vit_jax.data.prepare tfds:clevr" in lines[1]
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_table_is_that_of_the_paper():
+    row = (
+        "95.3 85.5 75.2 99.7 97.2 65.0 88.9 | 83.3 96.7 91.4 76.6 | "
+        "91.7 63.8 53.1 79.4 63.3 84.5 33.2 51.2"
+    )
+    scores = dict(zip(TASKS, (float(x) / 100 for x in row.replace("| ", "").split()), strict=True))
+    text = command.table({name: [x, x + 0.01, x - 0.01] for name, x in scores.items()})
+    # H/14 pre-trained on JFT: 77.6 in Table 9, 77.63 in Table 2.
+    assert text.splitlines()[-1] == f"as Table 9: {row} | 77.6"
+    assert "  all          mean            77.63 ± 1.00" in text
+    assert "  natural      Caltech101      95.30 ± 1.00" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((), "--workdir is missing"),
+        (("--workdir=x", "--tasks=dtd,snorb"), "Unknown VTAB task 'snorb'"),
+        (("--workdir=x", "--steps=0"), "--steps='0' must be different numbers, none below 1"),
+    ],
+)
+def test_mistakes_on_the_command_line(words, message):
+    done = commands.shared().run(
+        "experiments.vtab", "--config=experiments/vit/vtab.py:L/16", *words
+    )
+    assert (done.code, done.stdout) == (2, "")
+    assert message in done.stderr
+
+
+def test_tasks_are_in_the_order_of_table_9():
+    assert command.tasks_of("svhn,dtd") == ("dtd", "svhn")
+    assert command.tasks_of(None) == tuple(TASKS)
