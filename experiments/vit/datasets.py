@@ -5,14 +5,15 @@
 | CIFAR, Pets, Flowers | `python -m vit_jax.data.prepare tfds:NAME` |
 | ImageNet | the same, after its archives were put where the command asks for them |
 | ImageNet-ReaL, ImageNet-V2 | the same, for imagenet2012_real and imagenet_v2/matched-frequency |
-| ImageNet-21k | `python -m vit_jax.data.imagenet21k ARCHIVE DIR`, then `source=records:DIR/{split}-*` |
-| JFT-300M | not public: another set under `source=`, such as record files (vit_jax/data/records.py) |
+| ImageNet-21k | `python -m vit_jax.data.imagenet21k ARCHIVE DIR`; `source=records:DIR/{split}-*` |
+| JFT-300M | not public: another set under `source=`, as records (vit_jax/data/records.py) |
 | VTAB's 19 tasks | their TFDS data sets, see experiments/vit/vtab.py |
 
-`source=tfds:NAME`, `source=folder:/PATH` or `source=records:/PATH/{split}-*` behind the colon puts another data set in the place of
-one in this table; `--config.data.split` and `--config.evaluations.NAME.split` its splits. The
-variable TFDS_DATA_DIR says where TFDS data sets are. Images with several labels have a multi-hot
-vector or a sequence of class labels; more than 16 of them need `--config.data.max_labels`.
+`source=tfds:NAME`, `source=folder:/PATH` or `source=records:/PATH/{split}-*` behind the colon puts
+another data set in the place of one in this table; `--config.data.split` and
+`--config.evaluations.NAME.split` its splits. The variable TFDS_DATA_DIR says where TFDS data sets
+are. Images with several labels have a multi-hot vector or a sequence of class labels; more than 16
+of them need `--config.data.max_labels`.
 
 What the papers call test set of ImageNet is its public validation set (50,000 images); rates are
 chosen on the last percent of its training set. That is a part of ImageNet-21k too, and so a
