@@ -50,6 +50,7 @@ FREE_KEYS = (
     "seed", "init_from", "accumulate", "nonfinite", "transfer",
     "model.compute_dtype", "data.label_key", "data.max_labels", "data.corrupt", "data.fast_dct",
     "data.shots_seed",
+    "pseudo_labels.labels", "pseudo_labels.selection", "pseudo_labels.data.source",
 )  # fmt: skip
 #: What a sweep on held-out data chooses, where a run starts from another.
 SWEPT_KEY = "schedule.base"

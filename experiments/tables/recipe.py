@@ -137,6 +137,9 @@ def exaflop_of(command: str) -> float | None:
     else:
         products = multiply_adds(config.model, image_shape(config.data))
         examples = config.data.examples
+        if examples is not None and config.pseudo_labels is not None:
+            # An epoch is one over the labelled images, of which a batch has one in 1 + ratio.
+            examples *= 1 + config.pseudo_labels.ratio
     if examples is None:
         if "epoch" in config.total:
             return None

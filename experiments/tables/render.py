@@ -125,9 +125,14 @@ def _fields(cell: Cell) -> dict[str, Any]:
 
 
 def _grid(cells: Sequence[Cell]) -> tuple[list[str], list[str], dict[tuple[str, str], Cell]]:
+    """Rows, columns and cells as printed; a figure a row where most of that would be empty."""
     grid = {(cell.target.row, cell.target.column): cell for cell in cells}
     rows = list(dict.fromkeys(row for row, _ in grid))
-    return rows, list(dict.fromkeys(column for _, column in grid)), grid
+    columns = list(dict.fromkeys(column for _, column in grid))
+    if 2 * len(cells) < len(rows) * len(columns):
+        grid = {(f"{row}: {column}", "figure"): cell for (row, column), cell in grid.items()}
+        rows, columns = [row for row, _ in grid], ["figure"]
+    return rows, columns, grid
 
 
 def _text(cell: Cell | None) -> str:
