@@ -184,8 +184,8 @@ AUGREG_WEIGHT_DECAYS = (0.03, 0.1)
 AUGREG_DROPOUT = 0.1
 AUGREG_STOCHASTIC_DEPTH = 0.1
 
-# Sizes whose parameters, gradients and moments pass a quarter of the memory of a TPU v3 core.
-_FSDP_SIZES = ("H", "g", "g-opt", "G", "G-opt", "e")
+# Sizes whose parameters are so few that every device may have its own.
+_WHOLE_SIZES = ("Ti", "S")
 
 
 def pretrain_row(variant: str, data: str) -> PretrainRow:
@@ -251,13 +251,16 @@ def choose_epochs(epochs: int, known: tuple[int, ...], *, table: str) -> int:
 
 
 def mesh_for(variant: str) -> MeshConfig:
-    """How devices are used: parameters are split over all of them from H on.
+    """How devices are used: from B on, parameters are split over up to 64 of them.
 
-    On a large pod the split may stay within a neighbourhood:
-    ``--config.mesh.data=-1 --config.mesh.fsdp=16``.
+    On a pod a device has few images, 8 per core of v3:16x16 at batch 4096, and the optimiser's
+    update of all parameters would take up to a fifth of its step. Estimated core-days of the
+    paper's runs on JFT (benchmarks/plan_table.py options), each device with all parameters against
+    the split: on v3:16x16, B/16 126 against 100, L/16 780 against 608; on v5e:16x16, B/16 44
+    against 32, L/16 277 against 185. Nothing has been timed.
     """
     size = re.sub(r"^R\d*\+", "", variant).partition("/")[0]
-    return MeshConfig(data=1, fsdp=-1) if size in _FSDP_SIZES else MeshConfig()
+    return MeshConfig() if size in _WHOLE_SIZES else MeshConfig(data=-1, fsdp=-1)
 
 
 def tiled_size(model: ViTConfig, size: int) -> int:

@@ -118,8 +118,8 @@ def test_pretraining_has_the_numbers_of_table_3(row, variant, epochs):
     assert config.data.split == dataset.part
     assert config.evaluations["held_out"].split == dataset.held_out
     assert config.evaluations["held_out"].preprocess == ResizeSmallCrop(resize=256, size=224)
-    huge = variant == "H/14"
-    assert config.mesh == (MeshConfig(data=1, fsdp=-1) if huge else MeshConfig())
+    small = variant.startswith("S/")
+    assert config.mesh == (MeshConfig() if small else MeshConfig(data=-1, fsdp=-1))
 
 
 @pytest.mark.parametrize(
@@ -483,7 +483,7 @@ def check_saved(config, workdir, result):
 
 def test_pretraining_steps_evaluates_and_saves(pretrained):
     config, workdir, result = pretrained
-    assert config.mesh == MeshConfig(data=1, fsdp=-1)
+    assert config.mesh == MeshConfig(data=-1, fsdp=-1)
     # Two steps after a bias of -10: still improbable classes.
     assert 5 < result.metrics["held_out/loss"] < 15
     check_saved(config, workdir, result)
