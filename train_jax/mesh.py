@@ -35,16 +35,6 @@ class MeshConfig:
 
 # Of ViT-H/14 on v3:16x16, 128 shards take 0.4 % fewer cycles than 64 and exchange a third more, 16
 # take 1 % more and exchange half as much again (benchmarks/plan_table.py options, estimated).
-MAX_SHARDS``, and
-    ``data`` the rest: the same config is right for one device and for a pod.
-    """
-
-    data: int = -1
-    fsdp: int = 1
-    tensor: int = 1
-
-
-# More shards save little memory, and what they take of the network grows (PLACEHOLDER).
 MAX_SHARDS = 64
 
 # On a CPU; more would multiply the memory of the parameters for little.
