@@ -183,8 +183,9 @@ def commit_of(file: Path) -> str | None:
     """
 
     def git(*words: str) -> str:
+        # Without locks: it must not be in the way of somebody who commits.
         return subprocess.run(
-            ("git", "-C", str(file.parent), *words),
+            ("git", "--no-optional-locks", "-C", str(file.parent), *words),
             capture_output=True,
             text=True,
             check=True,
