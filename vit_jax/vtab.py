@@ -22,6 +22,7 @@ GROUPS: tuple[Group, ...] = ("natural", "specialized", "structured")
 
 #: Examples to train on, and to choose on.
 TRAIN, VAL = 800, 200
+EXAMPLES = TRAIN + VAL
 #: Names of the splits of every task.
 SPLITS = ("train800", "val200", "train800val200", "test")
 

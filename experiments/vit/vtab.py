@@ -67,7 +67,7 @@ from vit_jax.data.pipeline import DataConfig
 from vit_jax.data.preprocess import Preprocess, ResizeCrop, Squash
 from vit_jax.models.variants import config_for
 from vit_jax.task import ViTTrainConfig
-from vit_jax.vtab import TASKS, task_named
+from vit_jax.vtab import EXAMPLES, TASKS, TRAIN, task_named
 
 #: In the place of a task: the command line of experiments.vtab, which names them one by one.
 ALL = "all"
@@ -106,15 +106,18 @@ def get_config(arg: str | None = None) -> ConfigDict:
     )
     size = args["resolution"] or recipes.tiled_size(model, recipes.FINETUNE_SIZE)
     crop = ResizeCrop(resize=round(size * _RESIZE / _CROP), size=size)
-    train, test = ("train800val200", "test") if args["final"] else ("train800", "val200")
+    data, evaluations = data_of(
+        name,
+        final=args["final"],
+        training=crop if task.crop else Squash(size=size),
+        evaluation=Squash(size=size),
+    )
     return to_config_dict(
         ViTTrainConfig(
             seed=args["seed"],
             model=model,
-            data=_data(name, train, crop if task.crop else Squash(size=size)),
-            evaluations={
-                "test" if args["final"] else "held_out": _data(name, test, Squash(size=size))
-            },
+            data=data,
+            evaluations=evaluations,
             batch_size=recipes.FINETUNE_BATCH,
             total=f"{steps} steps",
             loss="softmax",
@@ -132,11 +135,22 @@ def get_config(arg: str | None = None) -> ConfigDict:
     )
 
 
-def _data(task: str, split: str, preprocess: Preprocess) -> DataConfig:
-    examples = {"train800": 800, "val200": 200, "train800val200": 1000}
-    return DataConfig(
-        source=f"vtab:{task}",
-        split=split,
-        preprocess=preprocess,
-        examples=examples.get(split),
-    )
+def data_of(
+    task: str, *, final: bool, training: Preprocess, evaluation: Squash
+) -> tuple[DataConfig, dict[str, DataConfig]]:
+    """What a task is trained on and what is measured: the test set by a final run.
+
+    Args:
+        task: its name.
+        final: all 1,000 examples and the test set; or 800, and the 200 held out.
+        training: from the picture to the input size.
+        evaluation: likewise.
+    """
+    source = f"vtab:{task}"
+    train, count = ("train800val200", EXAMPLES) if final else ("train800", TRAIN)
+    data = DataConfig(source=source, split=train, preprocess=training, examples=count)
+    if final:
+        name, test = "test", DataConfig(source=source, split="test", preprocess=evaluation)
+    else:
+        name, test = "held_out", DataConfig(source=source, split="val200", preprocess=evaluation)
+    return data, {name: test}

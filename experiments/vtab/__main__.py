@@ -3,30 +3,33 @@
     python -m experiments.vtab --config=experiments/vit/vtab.py:L/16 \
         --config.init_from=ViT-L_16.npz --workdir=DIR
 
-With one rate and one length (the paper's, by default) it makes the final runs at once: each task
-trained on its 1,000 examples, measured on its test set, three seeds. With several it first trains
-every task with every setting on 800 examples, and chooses the one setting with the best mean
-accuracy over all tasks on their 200, as the paper did. The same command goes on after an
-interruption, without the runs that are done; what it needs is checked before the first run.
+With one rate and one length (the recipe's, unless --rates and --steps say others) it makes the
+final runs at once: each task trained on its 1,000 examples, measured on its test set, three seeds.
+With several it first trains every task with every setting on 800 examples, and chooses the one
+setting with the best mean accuracy over all tasks on their 200, as the paper did. The experiment
+file takes task=, final= and seed= behind its colon, and what is chosen among (vtab.py; in
+bit_vtab.py there is nothing to choose). The same command goes on after an interruption, without the
+runs that are done; what it needs is checked before the first run.
 
-Runs are in DIR/select/lr=X,steps=N/TASK and DIR/final/lr=X,steps=N/TASK/seed=N.
+Runs are in DIR/select/lr=X,steps=N/TASK and DIR/final/lr=X,steps=N/TASK/seed=N, or, where neither
+is given, in DIR/final/recipe/TASK/seed=N.
 """
 
-import itertools
 import sys
 
 from absl import flags
 
 from experiments.sweep.runs import LEAST_RATE, PreemptedError, named_experiment, numbers
-from experiments.vit import recipes
-from experiments.vtab.protocol import tasks_of, vtab
+from experiments.vtab.protocol import settings_of, tasks_of, vtab
 from train_jax import hosts, main
 from train_jax.errors import UserError
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory for all runs, local or gs://.")
 _TASKS = flags.DEFINE_string("tasks", None, "Some of the tasks, as in dtd,svhn; by default all.")
-_RATES = flags.DEFINE_string("rates", None, "Learning rates to choose from; by default 0.01.")
-_STEPS = flags.DEFINE_string("steps", None, "Lengths to choose from; by default 2500.")
+_RATES = flags.DEFINE_string(
+    "rates", None, "Learning rates to choose from; by default the recipe's."
+)
+_STEPS = flags.DEFINE_string("steps", None, "Lengths to choose from; by default the recipe's.")
 _SEEDS = flags.DEFINE_string("seeds", "0,1,2", "Seeds of the final runs.")
 
 
@@ -34,16 +37,16 @@ def _command() -> int:
     experiment = named_experiment()
     if not _WORKDIR.value:
         raise UserError("--workdir is missing; name a directory for the runs.")
-    row = recipes.finetune_row("vtab")
-    rates = (
-        row.lrs if _RATES.value is None else numbers(_RATES.value, float, "rates", least=LEAST_RATE)
-    )
-    steps = (row.steps,) if _STEPS.value is None else numbers(_STEPS.value, int, "steps", least=1)
+    rates, steps = (), ()
+    if _RATES.value is not None:
+        rates = numbers(_RATES.value, float, "rates", least=LEAST_RATE)
+    if _STEPS.value is not None:
+        steps = numbers(_STEPS.value, int, "steps", least=1)
     try:
         text = vtab(
             experiment,
             _WORKDIR.value.rstrip("/"),
-            settings=list(itertools.product(rates, steps)),
+            settings=settings_of(rates, steps),
             seeds=numbers(_SEEDS.value, int, "seeds"),
             tasks=tasks_of(_TASKS.value),
         )

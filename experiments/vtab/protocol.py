@@ -10,8 +10,8 @@ from train_jax.errors import UserError
 from vit_jax.data.pipeline import data_source
 from vit_jax.vtab import GROUPS, TASKS, means, task_named
 
-#: Learning rate and number of steps.
-Setting = tuple[float, int]
+#: What stands behind the colon of the experiment file besides the task: `lr`, `steps`, or nothing.
+Setting = tuple[tuple[str, float], ...]
 #: Test accuracy by task, then by run.
 Scores = Mapping[str, Sequence[float]]
 
@@ -43,7 +43,7 @@ def vtab(
     scores: dict[str, list[float]] = {task: [] for task in tasks}
     for task, seed in itertools.product(tasks, seeds):
         name = f"{_name(best)}/{task}/seed={seed}"
-        config = experiment.config(task=task, lr=best[0], steps=best[1], seed=seed, final=True)
+        config = experiment.config(task=task, **dict(best), seed=seed, final=True)
         found = run(config, f"{workdir}/final/{name}", f"final {name}")
         if found is None:
             raise UserError(
@@ -54,8 +54,16 @@ def vtab(
     return "\n".join(["", *lines, table(scores)]) + "\n"
 
 
+def settings_of(rates: Sequence[float], steps: Sequence[int]) -> list[Setting]:
+    """Every rate with every length; what is not given is left to the recipe."""
+    lrs = [(("lr", rate),) for rate in rates] or [()]
+    lengths = [(("steps", length),) for length in steps] or [()]
+    return [(*lr, *length) for lr, length in itertools.product(lrs, lengths)]
+
+
 def _name(setting: Setting) -> str:
-    return f"lr={setting[0]:g},steps={setting[1]}"
+    """What its directory is called."""
+    return ",".join(f"{key}={value:g}" for key, value in setting) or "recipe"
 
 
 def _select(
@@ -65,7 +73,7 @@ def _select(
     accuracies = []
     for task in tasks:
         name = f"{_name(setting)}/{task}"
-        config = experiment.config(task=task, lr=setting[0], steps=setting[1], final=False)
+        config = experiment.config(task=task, **dict(setting), final=False)
         found = run(config, f"{workdir}/select/{name}", f"select {name}")
         if found is None:
             return None

@@ -9,6 +9,7 @@ import vtab_data
 from configs import parsed
 
 from experiments.sweep import runs
+from experiments.vit import bit_vtab
 from experiments.vit import vtab as recipe
 from experiments.vtab import protocol as command
 from train_jax.config import from_config
@@ -45,6 +46,30 @@ def test_every_task_has_the_papers_recipe_and_its_exceptions(name):
     assert (selection.schedule.base, selection.schedule.warmup) == (0.03, "100 steps")
 
 
+@pytest.mark.parametrize("name", TASKS)
+def test_bit_fine_tunes_every_task_by_its_rule(name):
+    task = TASKS[name]
+    config = from_config(ViTTrainConfig, bit_vtab.get_config(f"R50x1,{name}").to_dict())
+    assert (config.total, config.mixup, config.flip) == ("500 steps", 0.0, task.flip)
+    small = name in ("cifar100", "svhn", "eurosat", "dsprites_location", "dsprites_orientation")
+    resize, size = (160, 128) if small else (448, 384)
+    assert config.data.preprocess == (ResizeCrop(resize, size) if task.crop else Squash(size))
+    assert config.evaluations["test"].preprocess == Squash(size)
+    assert config.model.num_classes == task.num_classes
+    big = from_config(ViTTrainConfig, bit_vtab.get_config(f"R152x4,{name},final=false").to_dict())
+    assert big.evaluations["held_out"].preprocess == Squash(128 if small else 480)
+    assert (big.data.split, config.data.split) == ("train800", "train800val200")
+
+
+def test_settings_are_all_pairs_of_what_is_given():
+    one, two = ("lr", 0.01), ("lr", 0.03)
+    assert command.settings_of((), ()) == [()]
+    assert command.settings_of((0.01,), ()) == [(one,)]
+    assert command.settings_of((0.01, 0.03), (500, 2500)) == [
+        (lr, ("steps", steps)) for lr in (one, two) for steps in (500, 2500)
+    ]
+
+
 def test_patches_of_14_pixels_tile_the_pictures():
     config = built("H/14,dtd")
     assert config.data.preprocess == ResizeCrop(441, 378)
@@ -54,6 +79,8 @@ def test_patches_of_14_pixels_tile_the_pictures():
 def test_bad_arguments():
     with pytest.raises(UserError, match="Unknown VTAB task 'clever_count'; did you mean clevr_cou"):
         built("L/16,clever_count")
+    with pytest.raises(UserError, match="crop=400 must be 384 or 480"):
+        bit_vtab.get_config("R50x1,dtd,crop=400")
     with pytest.raises(UserError, match="steps=-1 must be positive"):
         built("L/16,dtd,steps=-1")
     # Without a task it is the line of the command for all of them, not a run.
@@ -77,6 +104,7 @@ def experiment(data_dir, monkeypatch):
     overrides = {
         "data.data_dir": data_dir,
         "batch_size": 8,
+        "total": "2 steps",
         "schedule.warmup": "0 steps",
         "model.compute_dtype": "float32",
         "model.execution": "unrolled",
@@ -88,14 +116,12 @@ def experiment(data_dir, monkeypatch):
 def test_two_tasks_from_end_to_end(experiment, tmp_path, monkeypatch, capsys):
     def run():
         tasks = ("svhn", "camelyon")
-        return command.vtab(
-            experiment, str(tmp_path), settings=[(0.01, 2)], seeds=(1,), tasks=tasks
-        )
+        return command.vtab(experiment, str(tmp_path), settings=[()], seeds=(1,), tasks=tasks)
 
     text = run()
-    lines = [f"test accuracy in %, {NAME}, runs a task: 1"]
+    lines = ["test accuracy in %, recipe, runs a task: 1"]
     for task, group in (("svhn", "natural"), ("camelyon", "specialized")):
-        directory = tmp_path / "final" / NAME / task / "seed=1"
+        directory = tmp_path / "final" / "recipe" / task / "seed=1"
         config = json.loads((directory / "config.json").read_text())
         assert (config["seed"], config["total"]) == (1, "2 steps")
         assert config["data"]["split"] == "train800val200"
@@ -133,7 +159,7 @@ def test_one_setting_is_chosen_by_the_mean_over_tasks(experiment, tmp_path, monk
     text = command.vtab(
         experiment,
         str(tmp_path),
-        settings=[(0.1, 2), (0.03, 2), (0.01, 2)],
+        settings=command.settings_of((0.1, 0.03, 0.01), (2,)),
         seeds=(0, 1),
         tasks=("svhn", "camelyon"),
     )
@@ -159,7 +185,7 @@ def test_what_is_missing_is_said_before_the_first_run(experiment, tmp_path):
         command.vtab(
             experiment,
             str(tmp_path),
-            settings=[(0.01, 2)],
+            settings=[()],
             seeds=(0,),
             tasks=("svhn", "dtd", "clevr_count", "clevr_distance"),
         )
