@@ -18,7 +18,7 @@ from train_jax import chips
 from train_jax.errors import UserError
 
 #: What a second of a process can be spent on. "train" is the rest: all that is not one of the
-#: others.
+#: others. "compile" is what compiling takes longer than the start, beside which it goes on.
 KINDS = ("train", "start", "compile", "input", "evaluate", "checkpoint")
 
 #: What becomes of the time of steps that have to be done again.
