@@ -9,12 +9,14 @@ import cv2
 import numpy as np
 import pytest
 from array_record.python.array_record_module import ArrayRecordWriter
+from configs import parsed
 from tensorflow_datasets.proto import tf_example_pb2
 
 from train_jax.errors import UserError
-from vit_jax.data.pipeline import DataConfig, eval_data, train_data
+from vit_jax.data.pipeline import DataConfig, data_source, eval_data, train_data
 from vit_jax.data.preprocess import Squash
 from vit_jax.data.sources import open_source
+from vit_jax.task import ViTTrainConfig
 
 KINDS = ("array_record", "tfrecord")
 LABELS = ([0], [2, 1], [], [1], [0, 1, 2])
@@ -100,6 +102,15 @@ def test_splits_are_slices_over_all_files_of_a_name(tmp_path, kind):
     assert [every[i]["image"] for i in range(2)] == [png(10), png(20)]
     with pytest.raises(UserError, match="one split 'all', not 'train'"):
         open_source(f"records:{tmp_path}/*.{kind}", "train")
+
+
+def test_the_recipe_of_jft_reads_them(tmp_path):
+    source = make(tmp_path, "array_record")
+    config = parsed(ViTTrainConfig, "vit/pretrain.py", f"L/16,jft300m,source={source}")
+    assert (config.data.source, config.data.split) == (source, "train[51200:]")
+    with pytest.raises(UserError, match=r"'train\[51200:\]' of records:.* holds no records"):
+        data_source(config.data)
+    assert len(data_source(config.evaluations["held_out"])) == 11
 
 
 @pytest.mark.parametrize("kind", KINDS)
