@@ -59,8 +59,10 @@ def read_results(words: Sequence[str]) -> list[Measured]:
     """
     found: list[Measured] = []
     for word in words:
-        name, equals, path = word.rpartition("=")
-        if not path or (equals and not name):
+        # The names of directories may have a = in them.
+        there = epath.Path(word).exists() or "=" not in word
+        name, _, path = ("", "", word) if there else word.partition("=")
+        if not path or (not name and not there):
             raise UserError(f"--results: {word!r} is not written like PATH or NAME=PATH.")
         here = [_from_file(path)] if epath.Path(path).is_file() else _from_directory(path)
         if not here:

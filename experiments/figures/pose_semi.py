@@ -162,7 +162,8 @@ def draw(shown: Sequence[Panel]) -> canvas.Drawing:
         axis.set_ylabel("N-MPJPE (mm)" if panel.error == "n_mpjpe" else "MPJPE (mm)")
         axis.grid(axis="y")
     figure.supxlabel("Labelled part", fontsize=8)
-    figure.legend(list(legend.values()), list(legend), loc="outside upper center", ncols=4)
+    names = sorted(legend, key=lambda name: (not name.endswith("(paper)"), name.startswith(SEMI)))
+    figure.legend([legend[name] for name in names], names, loc="outside upper center", ncols=4)
     return canvas.Drawing(figure, rows)
 
 

@@ -1,8 +1,6 @@
 """The figures of what a Vision Transformer has learnt, from checkpoints of each kind."""
 
-import csv
 import math
-import re
 
 import commands
 import cv2
@@ -11,6 +9,7 @@ import numpy as np
 import pytest
 import seeded
 import tiny_poses
+from drawn import assert_refuses, drawn
 from matplotlib.figure import Figure
 
 from experiments.figures import (
@@ -66,30 +65,12 @@ def place(tmp_path_factory, request):
     return root
 
 
-def rows_of(path):
-    with open(path, newline="") as stream:
-        return list(csv.DictReader(stream))
-
-
-def drawn(place, tmp_path, name, *words):
-    """Runs a command; returns the rows of its table, once the three files are what they should."""
-    output = tmp_path / "new" / name
-    words = [word.replace("{}", str(place)) for word in words]
-    ended = commands.shared().run(f"experiments.figures.{name}", *words, f"--output={output}")
-    assert (ended.code, ended.stderr) == (0, "")
-    assert ended.stdout == f"{output}.png, {output}.pdf, {output}.csv\n"
-    picture = cv2.imread(f"{output}.png")
-    assert picture is not None
-    assert min(picture.shape[:2]) > 200
-    assert np.ptp(picture) > 100
-    pdf = output.with_suffix(".pdf").read_bytes()
-    assert pdf.startswith(b"%PDF")
-    assert b"/Type3" not in pdf
-    return rows_of(f"{output}.csv")
+def command(place, tmp_path, name, *words):
+    return drawn(tmp_path, name, *(word.replace("{}", str(place)) for word in words))
 
 
 def test_position_similarity_by_command(place, tmp_path):
-    rows = drawn(place, tmp_path, "position_similarity", "--checkpoint={}/wide")
+    rows = command(place, tmp_path, "position_similarity", "--checkpoint={}/wide")
     assert len(rows) == 24 * 24
     table = weights(MODEL, (16, 24, 3))["Transformer/posembed_input/pos_embedding"][0, 1:]
     found = {
@@ -127,7 +108,7 @@ def test_a_fixed_code_is_similar_to_its_neighbours(tmp_path):
 
 def test_embedding_filters_by_command(place, tmp_path):
     words = ("--checkpoint={}/tiny_token.npz", "--count=9")
-    rows = drawn(place, tmp_path, "embedding_filters", *words)
+    rows = command(place, tmp_path, "embedding_filters", *words)
     assert len(rows) == 9 * 4 * 4 * 3
     filters, shares = embedding_filters.components(f"{place}/tiny_token.npz", 9)
     np.testing.assert_allclose([float(row["value"]) for row in rows], filters.ravel(), atol=1e-6)
@@ -137,7 +118,7 @@ def test_embedding_filters_by_command(place, tmp_path):
 def test_attention_distance_by_command(place, tmp_path):
     """Two models side by side, of other sizes and with other inputs."""
     words = ("--checkpoint={}/tiny_hybrid.npz,{}/wide", "--images={}/pictures", "--batch_size=2")
-    rows = drawn(place, tmp_path, "attention_distance", *words)
+    rows = command(place, tmp_path, "attention_distance", *words)
     assert [row["model"] for row in rows] == ["tiny_hybrid.npz"] * 6 + ["wide"] * 6
     assert [(row["layer"], row["head"]) for row in rows[:4]] == [
         ("1", "1"),
@@ -160,7 +141,7 @@ def test_attention_distance_is_a_mean_over_the_pictures(place):
 
 def test_attention_rollout_by_command(place, tmp_path):
     words = ("--checkpoint={}/tiny_token.npz", "--images={}/pictures/b.png,{}/pictures/within")
-    rows = drawn(place, tmp_path, "attention_rollout", *words)
+    rows = command(place, tmp_path, "attention_rollout", *words)
     assert [row["image"] for row in rows[::16]] == [
         f"{place}/pictures/b.png",
         f"{place}/pictures/within/a.jpg",
@@ -241,15 +222,7 @@ def test_pictures_are_spread_over_the_files(place):
 )
 def test_mistakes(place, tmp_path, words, pattern):
     name, *given = (word.replace("{}", str(place)) for word in words)
-    if not any(word.startswith("--output") for word in given):
-        given.append(f"--output={tmp_path}/new")
-    ended = commands.shared().run(f"experiments.figures.{name}", *given)
-    assert "Traceback" not in ended.stderr, ended.stderr
-    assert ended.code == USER_ERROR_EXIT_CODE, ended.stderr
-    (line,) = ended.stderr.splitlines()
-    assert re.search(pattern, line), line
-    assert line[-1] in ".?)", line
-    assert list(tmp_path.iterdir()) == []
+    assert_refuses(tmp_path, name, *given, pattern=pattern)
 
 
 def test_without_matplotlib_it_says_what_to_install(place, tmp_path):
