@@ -107,13 +107,15 @@ def check_model(config: MaskedPatchConfig, model: Any) -> None:
         )
 
 
-def draw_corruption(config: MaskedPatchConfig, key: jax.Array, *, shape: tuple[int, int]):
+def draw_corruption(
+    config: MaskedPatchConfig, key: jax.Array, *, shape: tuple[int, ...]
+) -> Corruption:
     """Which patches of each image are corrupted, and how.
 
     Args:
         config: shares; the numbers of patches are rounded from them.
         key: typed random key.
-        shape: images b, patches n of each.
+        shape: (b, n): images, patches of each.
     """
     order_key, other_key = jax.random.split(key)
     n = shape[1]

@@ -1,7 +1,7 @@
 """Training an image classifier: what a step minimises, what an evaluation measures."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import jax
@@ -161,7 +161,20 @@ def make_evaluations(config: ViTTrainConfig) -> dict[str, Evaluation]:
     an example without labels does not count (the rule of ImageNet-ReaL). In masked patch prediction
     loss and accuracy are those of the corrupted patches.
     """
+    batch_size, metrics = _evaluation_batch_size(config), _make_metrics(config)
+    evaluations = {}
+    for name, data in config.evaluations.items():
+        _require_classes(config, data)
+        api.grid_of(config.model, image_shape(data))
+        evaluations[name] = Evaluation(eval_data(data, batch_size=batch_size), metrics)
+    return evaluations
+
+
+def _make_metrics(config: ViTTrainConfig) -> Callable[[Params, ModelState, Batch], Metrics]:
     model = config.model
+    if config.masked_patches is not None:
+        assert isinstance(model, ViTConfig)
+        return masked_patch.make_metrics(config.masked_patches, model)
 
     def metrics(params: Params, model_state: ModelState, batch: Batch) -> Metrics:
         logits, *_ = api.apply(model, params, model_state, normalise(batch["image"]))
@@ -173,16 +186,7 @@ def make_evaluations(config: ViTTrainConfig) -> dict[str, Evaluation]:
             "loss": mean_of(losses, mask),
         }
 
-    if config.masked_patches is not None:
-        assert isinstance(model, ViTConfig)
-        metrics = masked_patch.make_metrics(config.masked_patches, model)
-    batch_size = _evaluation_batch_size(config)
-    evaluations = {}
-    for name, data in config.evaluations.items():
-        _require_classes(config, data)
-        api.grid_of(model, image_shape(data))
-        evaluations[name] = Evaluation(eval_data(data, batch_size=batch_size), metrics)
-    return evaluations
+    return metrics
 
 
 def _evaluation_batch_size(config: ViTTrainConfig) -> int:

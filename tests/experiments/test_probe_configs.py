@@ -20,13 +20,18 @@ from vit_jax.data.preprocess import InceptionCrop, ResizeCrop
 from vit_jax.fewshot import FewShotRun
 from vit_jax.knn import KnnRun
 from vit_jax.masked_patch import MaskedPatchConfig
+from vit_jax.models.config import ViTConfig
 from vit_jax.task import ViTTrainConfig, make_task
 
 pytestmark = pytest.mark.timeout(300)
 
 
+def built(cls, module, arg=None):
+    return from_config(cls, module.get_config(arg).to_dict())
+
+
 def test_fewshot_is_that_of_big_vision():
-    config = from_config(FewShotRun, fewshot.get_config()).fewshot
+    config = built(FewShotRun, fewshot).fewshot
     assert (config.shots, config.seeds, config.l2) == ((1, 5, 10, 25), 3, (1024.0,))
     assert set(config.datasets) == {
         "caltech101",
@@ -54,15 +59,15 @@ def test_fewshot_on_imagenet_at_another_resolution():
 
 
 def test_pretraining_takes_fewshot_along():
-    config = from_config(ViTTrainConfig, pretrain.get_config("B/16,imagenet21k,fewshot=dtd"))
+    config = built(ViTTrainConfig, pretrain, "B/16,imagenet21k,fewshot=dtd")
     assert config.fewshot is not None
     assert set(config.fewshot.datasets) == {"dtd"}
-    plain = from_config(ViTTrainConfig, pretrain.get_config("B/16,imagenet21k"))
+    plain = built(ViTTrainConfig, pretrain, "B/16,imagenet21k")
     assert plain.fewshot is None
 
 
 def test_neighbours_are_looked_for_in_all_of_the_training_set():
-    config = from_config(KnnRun, knn.get_config("imagenet2012+cifar10"))
+    config = built(KnnRun, knn, "imagenet2012+cifar10")
     splits = {name: (d.train.split, d.test.split) for name, d in config.datasets.items()}
     assert splits == {"imagenet2012": ("train", "validation"), "cifar10": ("train", "test")}
     assert config.temperature == 0.07
@@ -73,11 +78,12 @@ def test_neighbours_are_looked_for_in_all_of_the_training_set():
 )
 def test_masked_patches_have_the_numbers_of_the_appendix(target, outputs):
     arg = f"B/16,jft300m,target={target},seed=3"
-    config = from_config(ViTTrainConfig, masked_patch.get_config(arg))
+    config = built(ViTTrainConfig, masked_patch, arg)
     assert (config.batch_size, config.total, config.seed) == (4096, "1000000 steps", 3)
     assert config.optimizer == Adam(b1=0.9, b2=0.999, weight_decay=0.1)
     assert config.schedule == CosineConfig(base=2e-4, warmup="10_000 steps")
     assert config.masked_patches == MaskedPatchConfig(target, 0.5, 0.8, 0.1)
+    assert isinstance(config.model, ViTConfig)
     assert (config.model.patch_outputs, config.model.dropout) == (outputs, 0.0)
     assert config.data.preprocess == InceptionCrop(size=224)
     assert config.flip
@@ -136,6 +142,6 @@ def test_masked_patches_step_evaluate_and_save(tmp_path, monkeypatch):
 
 
 def test_the_quick_start_has_a_run_without_labels():
-    config = from_config(ViTTrainConfig, quick_masked.get_config("10"))
+    config = built(ViTTrainConfig, quick_masked, "10")
     assert (config.total, config.masked_patches) == ("10 steps", MaskedPatchConfig())
     assert config.data.classes is None

@@ -31,6 +31,7 @@ from vit_jax.knn import evaluate as evaluate_neighbours
 from vit_jax.least_squares import few_shot, means_by_name
 from vit_jax.masked_patch import MaskedPatchConfig
 from vit_jax.models import api
+from vit_jax.models.config import ViTConfig
 from vit_jax.representations import ProbeData, Represented, load_frozen, make_extractor, only_size
 from vit_jax.task import make_task
 
@@ -107,6 +108,7 @@ def test_representations_are_those_of_the_model_in_the_order_of_the_data(pretrai
     mesh = make_mesh(MeshConfig())
     with jax.set_mesh(mesh):
         frozen = load_frozen(workdir, mesh, image_shape=only_size({"digits": DIGITS}))
+        assert isinstance(frozen.model, ViTConfig)
         assert (frozen.model.num_classes, frozen.model.patch_outputs) == (0, 0)
         extract = make_extractor(frozen.model, DIGITS, mesh, batch_size=104)
         both = extract(frozen.params, frozen.model_state)
