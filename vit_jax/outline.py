@@ -15,7 +15,7 @@ from vit_jax.flops import multiply_adds
 from vit_jax.models import api, bit
 from vit_jax.models.bit import BiTConfig
 from vit_jax.models.config import ViTConfig
-from vit_jax.models.efficientnet import EfficientNetConfig
+from vit_jax.models.efficientnet import VARIANTS, EfficientNetConfig
 from vit_jax.noisy_student import labelled_rows, probabilities_shape
 from vit_jax.recognise import variant_name
 from vit_jax.task import ViTTrainConfig, image_shape, make_loss
@@ -115,6 +115,12 @@ def _examples(config: ViTTrainConfig) -> int:
 
 
 def _published(config: ViTTrainConfig, shape: tuple[int, ...]) -> tuple[Published, ...]:
+    if config.pseudo_labels is not None:
+        sizes = (getattr(config.model, "width", 0), getattr(config.model, "depth", 0))
+        like_l2 = sizes == VARIANTS["L2"][:2] and shape[:2] == (475, 475)
+        if like_l2 and config.pseudo_labels.ratio == 14 and config.total == "350 epochs":
+            return (Published("v3_core_days", 12_300, "ViT paper, Table 2 (Noisy Student)"),)
+        return ()
     if "jft300m" not in config.data.source or shape[:2] != (224, 224):
         return ()
     mine = _variant(config.model)

@@ -149,12 +149,12 @@ def test_images_that_nobody_can_download_are_asked_for(images, labels):
 
 
 def test_a_plan_knows_the_batches_of_a_student():
-    config = built("L2,student,labels=DIR")
-    found = outline(dataclasses.replace(config, model=tiny_model(config, num_classes=1000)))
+    found = outline(built("L2,student,labels=DIR"))
     assert found.batch["image"].shape == (30_720, 475, 475, 3)
     assert found.batch["probabilities"].shape == (30_720, 1000)
     assert found.task.train_data.examples_per_epoch == 15 * IMAGENET
     assert found.choices == {"model.remat": ("none", "full")}
+    assert [(each.what, each.value) for each in found.published] == [("v3_core_days", 12_300)]
 
 
 def test_the_quick_start_builds():
@@ -195,8 +195,8 @@ def small_stages():
         yield
 
 
-def tiny_model(config, num_classes=3):
-    return dataclasses.replace(config.model, width=0.5, depth=1.0, num_classes=num_classes)
+def tiny_model(config):
+    return dataclasses.replace(config.model, width=0.5, depth=1.0, num_classes=3)
 
 
 def shipped(images, arg, size, *overrides):
