@@ -105,6 +105,15 @@ def parse_count(text: str) -> int:
     return count
 
 
+def _count_text(count: int) -> str:
+    """The shortest way that :func:`parse_count` reads: 30M, 1.5k, 300."""
+    unit, factor = max(
+        ((unit, factor) for unit, factor in _UNITS.items() if factor <= count),
+        key=lambda pair: pair[1],
+    )
+    return f"{count / factor:.4g}{unit}"
+
+
 def _size(data: str) -> int:
     return DATASETS[PRETRAINING[data]].num_examples
 
@@ -171,6 +180,9 @@ def draw(
     axes[0].set_xlabel("Pre-training data set")
     axes[0].set_ylabel("ImageNet top-1 accuracy (%)")
     if second:
+        sizes = sorted({point["examples"] for point in second})
+        axes[1].set_xticks(sizes, [_count_text(size) for size in sizes])
+        axes[1].minorticks_off()
         axes[1].set_xlabel("Number of training examples")
         axes[1].set_ylabel(f"{metric} (%)")
     figure.legend(list(legend.values()), list(legend), loc="outside upper center", ncols=3)

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import commands
 import numpy as np
 import pytest
 from drawn import assert_refuses, drawn
@@ -220,6 +221,31 @@ def test_numbers_of_examples():
     for text in ("all", "M", "0", "3e5", "-1"):
         with pytest.raises(UserError, match="is not a number of examples such as 30M"):
             data_size.parse_count(text)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "position_similarity",
+        "embedding_filters",
+        "attention_distance",
+        "attention_rollout",
+        "performance_compute",
+        "data_size",
+        "pose_actions",
+        "pose_velocity",
+        "pose_semi",
+    ],
+)
+def test_help(name):
+    ended = commands.shared().run(f"experiments.figures.{name}", "--help")
+    assert (ended.code, ended.stderr) == (0, "")
+    assert f"python -m experiments.figures.{name}" in ended.stdout
+    assert f"Written are figures/{name}.png, .pdf and .csv" in ended.stdout
+    flag = "--results" if "pose" in name or name in ("performance_compute", "data_size") else "--ch"
+    assert f"\n  {flag}" in ended.stdout
+    assert "\n  --output: " in ended.stdout
+    assert len(ended.stdout.splitlines()) < 40
 
 
 @pytest.mark.parametrize(
