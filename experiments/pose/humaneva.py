@@ -20,8 +20,8 @@ Expected, P-MPJPE in mm (Table 4):
     one action            14.5  10.5  47.3        21.9  13.4  13.9        24.3  34.9  32.1
     all                   13.9  10.2  46.6        20.9  13.1  13.8        23.8  33.7  32.0
 
-S3's Walk suffers from a fault of the motion capture. The average MPJPE of the model of all actions
-is 33.0 (published with the implementation).
+All but S3's Walk, which suffers from a fault of the motion capture, are from memory of the paper.
+The average MPJPE of the model of all actions is 33.0 (published with the implementation).
 
 Cost: about 50 minutes on one GPU of the Pascal generation (published likewise).
 

@@ -179,7 +179,7 @@ def _measured(
         newest[group] = record.time
     notes = []
     if miscounted:
-        counts = ", ".join(f"{count}" for count in sorted(set(miscounted)))
+        counts = ", ".join(sorted({str(count) for count in miscounted}))
         notes.append(
             f"{target.row}, {target.column}: {len(miscounted)} records counted {counts} examples "
             f"rather than {target.examples} and are left out"
