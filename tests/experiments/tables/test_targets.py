@@ -1,8 +1,10 @@
 """The published figures are transcribed without a slip, and every command beside them is right."""
 
+import shlex
 import statistics
 
 import pytest
+from configs import parsed
 
 from experiments.tables.recipe import config_of
 from experiments.tables.target import DIRECTORY, TABLES, parse, targets_of
@@ -145,6 +147,16 @@ def test_every_command_is_right_and_of_its_figure():
             assert target.split in config.evaluations, target.name
         # What is pre-trained is an image model, and starts from nothing itself.
         assert not (target.start and target.table.startswith("pose_"))
+
+
+def test_overrides_are_read_as_the_command_line_reads_them():
+    commands = {t.config for t in ALL} | {t.start for t in ALL}
+    commands = {command for command in commands if " --config." in command}
+    assert len(commands) > 10
+    for command in commands:
+        name, *overrides = shlex.split(command)
+        file, _, arg = name.removeprefix("experiments/").partition(":")
+        assert parsed(ViTTrainConfig, file, arg, *overrides) == config_of(command)
 
 
 def test_every_figure_that_is_measured_names_a_metric_that_is_reported():
