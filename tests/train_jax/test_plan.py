@@ -77,6 +77,22 @@ def test_what_does_not_fit_is_said():
     assert "take a larger slice" in finished.stdout
 
 
+@pytest.mark.slow
+@NEEDS_COMPILER
+def test_what_would_fit_is_said():
+    """A batch that is a quarter too large, which recomputation or micro-batches bring in."""
+    words = (*PLAN, EXAMPLES, "--topology=v5e:1x1", "--batch=98304")
+    finished = commands.shared().start(*words).finish(timeout_s=280)
+    assert finished.code == plan.DOES_NOT_FIT_EXIT_CODE
+    missing = number(finished.stdout, "It does not fit:# GiB are missing on each device")
+    together, usable = (number(finished.stdout, p) for p in ("together# of", r"together.* of#\n"))
+    assert missing == pytest.approx(together - usable, abs=0.02)
+    assert re.search(
+        r"\nIt fits with --config\.model\.remat=full.* \(estimated step: [\d.e-]+ s\)",
+        finished.stdout,
+    )
+
+
 @pytest.mark.parametrize(
     ("fits", "found"),
     [
