@@ -140,6 +140,16 @@ def test_two_tasks_from_end_to_end(experiment, tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out.count("done before") == 2
 
 
+def test_bit_has_tasks_that_build(experiment):
+    bit = runs.Experiment(
+        bit_vtab, "R50x1", {"data.data_dir": experiment.overrides["data.data_dir"]}
+    )
+    for final, count in ((True, 10), (False, 8)):
+        task = make_task(bit.config(task="svhn", final=final, seed=1))
+        assert task.train_data.examples_per_epoch == count
+        assert list(task.evaluations) == ["test" if final else "held_out"]
+
+
 def test_one_setting_is_chosen_by_the_mean_over_tasks(experiment, tmp_path, monkeypatch):
     made = []
 

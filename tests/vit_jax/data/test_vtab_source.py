@@ -182,7 +182,7 @@ def test_every_task_is_read_with_the_labels_of_its_data_set(name, data_dir, few)
         assert builder.info.features["label"].num_classes == task.num_classes
 
 
-@pytest.mark.parametrize("name", ["cifar100", "dsprites_location", "kitti_distance"])
+@pytest.mark.parametrize("name", vtab.TASKS)
 def test_batches_of_a_task(name, data_dir, few):
     def config(split, preprocess):
         return DataConfig(
