@@ -12,7 +12,6 @@ import sys
 
 import jax
 from absl import flags
-from jax.sharding import Mesh
 
 from train_jax import hosts, main
 from train_jax.budget import spent_of
@@ -20,14 +19,10 @@ from train_jax.errors import UserError
 from train_jax.evaluation import make_evaluator
 from train_jax.mesh import make_mesh
 from train_jax.record import file_result, make_record
-from train_jax.sharding import param_shardings, replicated
 from train_jax.stored import find, read_meta
-from train_jax.task import ModelState, Params
 from vit_jax.flops import multiply_adds
-from vit_jax.init_from import is_published, transfer_model
-from vit_jax.models import api
+from vit_jax.init_from import is_published, load_model
 from vit_jax.task import ViTTrainConfig, image_shape, make_evaluations
-from vit_jax.transfer import TransferConfig
 
 _CHECKPOINT = flags.DEFINE_string(
     "checkpoint", None, "A run's directory, one of its checkpoints, or a published .npz file."
@@ -49,32 +44,17 @@ def evaluate(config: ViTTrainConfig, checkpoint: str) -> dict[str, dict[str, flo
         raise UserError("The config has no evaluations; add a split to config.evaluations.")
     mesh = make_mesh(config.mesh)
     with jax.set_mesh(mesh):
-        params, model_state = load(config, checkpoint, mesh)
+        params, model_state = load_model(
+            checkpoint,
+            mesh,
+            model=config.model,
+            image_shape=image_shape(config.data),
+            averaged=config.transfer.averaged,
+        )
         return {
             name: make_evaluator(evaluation, mesh)(params, model_state)
             for name, evaluation in evaluations.items()
         }
-
-
-def load(config: ViTTrainConfig, checkpoint: str, mesh: Mesh) -> tuple[Params, ModelState]:
-    """The config's model with a checkpoint's parameters, head included, placed on the mesh.
-
-    Raises:
-        UserError: the checkpoint cannot be read, or does not fit the config's model.
-    """
-    model, shape = config.model, image_shape(config.data)
-    abstract = jax.eval_shape(lambda key: api.init(model, key, shape), jax.random.key(0))
-    shardings = param_shardings(abstract[0], api.param_rules(model, shape), mesh)
-    params, model_state = jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        abstract,
-        (shardings, jax.tree.map(lambda _: replicated(mesh), abstract[1])),
-    )
-    # What started the run (grids, patterns) does not apply to its own checkpoints.
-    transfer = TransferConfig(keep_head=True, averaged=config.transfer.averaged)
-    return transfer_model(
-        checkpoint, params, model_state, model=model, image_shape=shape, config=transfer
-    )
 
 
 def _command() -> int:

@@ -8,12 +8,13 @@ from typing import Any
 
 import jax
 from absl import logging
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from train_jax.checkpoint import read_meta, read_params_shapes, restore_params, restore_parts
-from train_jax.sharding import flat_names
+from train_jax.sharding import flat_names, param_shardings, replicated
 from train_jax.transfer import Plan, apply_plan, draft_plan
 from vit_jax.bit_weights import BiTWeights, is_bit, open_bit
+from vit_jax.models import api
 from vit_jax.models.api import ModelConfig, ModelState, Params, grid_of
 from vit_jax.npz import open_npz
 from vit_jax.posemb import Grid
@@ -127,6 +128,47 @@ def transfer_model(
         )
         model_state = restore_parts(path, {"model_state": places})["model_state"]
     return params, model_state
+
+
+def load_model(
+    path: str | os.PathLike[str],
+    mesh: Mesh,
+    *,
+    model: ModelConfig,
+    image_shape: tuple[int, ...],
+    averaged: bool = True,
+) -> tuple[Params, ModelState]:
+    """A checkpoint's model, head included, placed on the mesh.
+
+    Args:
+        path: as for :func:`open_source`.
+        mesh: the devices.
+        model: the model.
+        image_shape: (..., height, width, channels) of its images.
+        averaged: take the averaged parameters of a run that kept them.
+
+    Raises:
+        UserError: the checkpoint cannot be read, or does not fit the model.
+    """
+    abstract = jax.eval_shape(lambda key: api.init(model, key, image_shape), jax.random.key(0))
+    shardings = (
+        param_shardings(abstract[0], api.param_rules(model, image_shape), mesh),
+        jax.tree.map(lambda _: replicated(mesh), abstract[1]),
+    )
+    params, model_state = jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        abstract,
+        shardings,
+    )
+    return transfer_model(
+        path,
+        params,
+        model_state,
+        model=model,
+        image_shape=image_shape,
+        # What started the run (grids, patterns) does not apply to its own checkpoints.
+        config=TransferConfig(keep_head=True, averaged=averaged),
+    )
 
 
 def nested(flat: Mapping[str, Any]) -> dict[str, Any]:

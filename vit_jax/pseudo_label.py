@@ -32,9 +32,9 @@ from train_jax.task import Batch, ModelState, Params
 from vit_jax.data.on_device import normalise
 from vit_jax.data.pipeline import DataConfig, data_source, eval_data
 from vit_jax.data.pseudo_labels import About, Unlabelled, start_writing, write_shard
-from vit_jax.evaluate import load
+from vit_jax.init_from import load_model
 from vit_jax.models import api
-from vit_jax.task import ViTTrainConfig
+from vit_jax.task import ViTTrainConfig, image_shape
 
 #: Images per pair of files: of 1,000 classes 131 MB.
 SHARD = 1 << 16
@@ -70,7 +70,13 @@ def pseudo_label(
     data = images_of(config, source=source, split=split, data_dir=data_dir)
     images, mesh = data_source(data), make_mesh(config.mesh)
     with jax.set_mesh(mesh):
-        params, model_state = load(config, checkpoint, mesh)
+        params, model_state = load_model(
+            checkpoint,
+            mesh,
+            model=config.model,
+            image_shape=image_shape(config.data),
+            averaged=config.transfer.averaged,
+        )
         about = About(
             data=images.fingerprint,
             examples=len(images),

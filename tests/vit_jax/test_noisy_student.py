@@ -2,6 +2,7 @@
 
 import json
 
+import commands
 import cv2
 import jax
 import jax.numpy as jnp
@@ -10,16 +11,18 @@ import pytest
 import tiny
 
 from experiments.quickstart import noisy_student as quick
+from train_jax.command_line import USER_ERROR_EXIT_CODE
 from train_jax.config import from_config
 from train_jax.errors import UserError
 from train_jax.loop import fit
+from train_jax.mesh import make_mesh
 from vit_jax import noisy_student
 from vit_jax.data import pseudo_labels
 from vit_jax.data.on_device import normalise
 from vit_jax.data.pipeline import DataConfig, data_source, eval_data
 from vit_jax.data.preprocess import Squash
 from vit_jax.data.pseudo_labels import About, PseudoLabels, Unlabelled, select_balanced
-from vit_jax.evaluate import load
+from vit_jax.init_from import load_model
 from vit_jax.models import api, efficientnet
 from vit_jax.noisy_student import PseudoLabelConfig, joint_data, joint_targets
 from vit_jax.pseudo_label import images_of, pseudo_label
@@ -285,8 +288,11 @@ def test_settings_without_meaning_are_refused(pseudo, wrong):
 
 
 @pytest.fixture(scope="module")
-def small_stages():
-    """Three stages of one block instead of seven: compiles in a third of the time."""
+def small():
+    """Three stages instead of seven, on one device.
+
+    Eight simulated devices on fewer cores wait for each other at every batch norm.
+    """
     stages = (
         efficientnet._Stage(1, 3, 1, 1, 16),
         efficientnet._Stage(2, 3, 1, 6, 40),
@@ -295,6 +301,8 @@ def small_stages():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(efficientnet, "_STAGES", stages)
         patch.setattr(efficientnet, "_HEAD_CHANNELS", 320)
+        devices = jax.devices()[:1]
+        patch.setattr(jax, "devices", lambda: devices)
         yield
 
 
@@ -327,7 +335,7 @@ def label(config, teacher, output, **options):
 
 
 @pytest.fixture(scope="module")
-def taught(small_stages, tmp_path_factory):
+def taught(small, tmp_path_factory):
     """A teacher, its labels in three pairs of files, and their number."""
     root = tmp_path_factory.mktemp("taught")
     config = generation("teacher", 0)
@@ -343,8 +351,9 @@ def test_the_teacher_labels_every_image_without_noise(taught):
     some = np.array([1000, 3, 700])
     part = Unlabelled(data_source(data), some, how="some")
     batch = next(eval_data(data, batch_size=8, source=part).start(np.arange(8)))
-    mesh = jax.make_mesh((8, 1, 1), ("data", "fsdp", "tensor"))
-    params, state = load(config, str(root / "teacher"), mesh)
+    params, state = load_model(
+        root / "teacher", make_mesh(config.mesh), model=config.model, image_shape=(16, 16, 3)
+    )
     logits, *_ = api.apply(config.model, params, state, normalise(jnp.asarray(batch["image"])))
     wanted = jax.nn.softmax(logits)[:3]
     np.testing.assert_allclose(found.probabilities(some), wanted, atol=2e-3)
@@ -392,3 +401,19 @@ def test_a_config_without_evaluation_cannot_label():
 def test_the_ratio_splits_the_batch():
     config = PseudoLabelConfig(data=tiny.make_config().data, labels="x", ratio=14)
     assert noisy_student.labelled_rows(config, 30_720) == 2048
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((), "--checkpoint is missing; see --help"),
+        (("--checkpoint=x",), "--source is missing"),
+        (("--checkpoint=x", "--source=digits"), "--output is missing"),
+        (("--checkpoint=/no/run", "--source=digits", "--output=/no/labels"), "/no/run does not"),
+    ],
+)
+def test_the_command_says_what_is_missing(words, message):
+    config = ("--config=tests/tiny.py:6", f"--data_dir={tiny.DATA_DIR}")
+    finished = commands.shared().run("vit_jax.pseudo_label", *config, *words)
+    assert finished.code == USER_ERROR_EXIT_CODE, finished.stderr
+    assert message in finished.stderr
