@@ -76,7 +76,7 @@ def draw(models: Mapping[str, np.ndarray]) -> canvas.Drawing:
         panel.plot(layers, pixels.mean(1), color=canvas.COLOURS[1], label="mean of the heads")
         panel.set_title(name)
         panel.set_xlabel("Network depth (layer)")
-        panel.xaxis.get_major_locator().set_params(integer=True)
+        panel.set_xticks(layers[:: -(-depth // 8)])
         panel.set_xlim(0.5, depth + 0.5)
         panel.grid(axis="y")
         rows += [

@@ -100,7 +100,6 @@ def save(drawing: Drawing, output: str) -> list[str]:
         The three paths.
     """
     png, pdf, table = paths(output)
-    epath.Path(png).parent.mkdir(parents=True, exist_ok=True)
     with epath.Path(png).open("wb") as stream:
         drawing.figure.savefig(stream, format="png", metadata={"Software": None})
     with epath.Path(pdf).open("wb") as stream:
@@ -140,9 +139,8 @@ def launch(draw: Callable[[], Drawing], usage: str, *, name: str, flags_of: Sequ
         # The plan of a transfer is no part of a figure.
         logging.set_verbosity(logging.WARNING)
         with style():
-            drawing = draw()
             require_writable(epath.Path(output).parent)
-            written = save(drawing, output)
+            written = save(draw(), output)
         sys.stdout.write(f"{', '.join(written)}\n")
 
     sys.exit(command_line.exit_code(command))

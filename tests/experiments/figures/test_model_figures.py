@@ -218,6 +218,10 @@ def test_pictures_are_spread_over_the_files(place):
             ("embedding_filters", "--checkpoint={}/wide", "--output={}/pictures/b"),
             r"pictures/b\.png exists already; remove it, or name another with --output",
         ),
+        (
+            ("embedding_filters", "--checkpoint={}/wide", "--output={}/text.png/b"),
+            r"text\.png cannot be written",
+        ),
     ],
 )
 def test_mistakes(place, tmp_path, words, pattern):
