@@ -9,7 +9,7 @@ import pytest
 
 from train_jax.errors import UserError
 from train_jax.mesh import MeshConfig, make_mesh
-from train_jax.sharding import batch_sharding, param_shardings
+from train_jax.sharding import batch_sharding, flat_names, param_shardings
 from vit_jax.models import api
 from vit_jax.models.efficientnet import (
     VARIANTS,
@@ -189,6 +189,16 @@ def test_statistics_are_of_the_global_batch_on_every_mesh(tiny):
     assert not np.allclose(
         one[2]["batch_stats"]["bn_head"]["mean"], tiny[1]["batch_stats"]["bn_head"]["mean"]
     )
+
+
+def test_eight_devices_split_the_large_kernels_of_l2():
+    """Channels are multiples of eight; arrays of less than 64 Ki elements stay whole."""
+    config = EfficientNetConfig(width=VARIANTS["L2"].width, depth=0.1)
+    params, _ = shapes_of(config, 32)
+    mesh = make_mesh(MeshConfig(data=1, fsdp=8))
+    shardings = flat_names(param_shardings(params, api.param_rules(config, (32, 32, 3)), mesh))
+    for name, leaf in flat_names(params).items():
+        assert bool(shardings[name].spec) == (math.prod(leaf.shape) >= 1 << 16), name
 
 
 def test_inference_is_without_noise_and_changes_nothing(tiny):
