@@ -177,6 +177,22 @@ def test_fine_tuning_goes_on_from_masked_patch_prediction(pretrained, tmp_path):
     assert losses[2] != losses[1]
 
 
+def test_the_model_of_a_published_file_is_recognised(data_dir):
+    """The hidden layer before the head belongs to the representation; the head does not."""
+    mesh, file = make_mesh(MeshConfig()), data_dir / "vit" / "tiny_token_rep.npz"
+    with jax.set_mesh(mesh):
+        frozen = load_frozen(str(file), mesh, image_shape=(24, 24, 3))
+    shapes = {name: leaf.shape for name, leaf in flat_names(frozen.params).items()}
+    assert shapes["pre_logits/kernel"] == (24, 20)
+    # Made for 16 pixels in patches of 4.
+    assert shapes["Transformer/posembed_input/pos_embedding"] == (1, 1 + 6 * 6, 24)
+    assert not [name for name in shapes if name.startswith("head")]
+    with np.load(file) as arrays:
+        np.testing.assert_array_equal(
+            frozen.params["pre_logits"]["kernel"], arrays["pre_logits/kernel"]
+        )
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
