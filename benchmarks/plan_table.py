@@ -123,6 +123,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("which", choices=("paper", "peer", "options"))
     parser.add_argument("--results", default="plans.jsonl")
+    parser.add_argument(
+        "--known", action="store_true", help="Compiles nothing: the rows that are there so far."
+    )
     args = parser.parse_args()
     use_compiler()
     path, rows = Path(args.results), []
@@ -131,6 +134,8 @@ def main():
         lines = map(json.loads, path.read_text().splitlines())
         known = {line["key"]: line for line in lines}
     cases = list({"paper": paper, "peer": peer, "options": options}[args.which]())
+    if args.known:
+        cases = [case for case in cases if case.key in known]
     for case in cases:
         if case.key not in known:
             known[case.key] = measure(case)
