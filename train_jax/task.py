@@ -45,7 +45,7 @@ class Probe:
 
     Attributes:
         make: mesh -> ((params, model_state) -> what is reported). The function is called on all
-            processes, and compiles no more than once.
+            processes, and compiles at its first call only.
     """
 
     make: Callable[[Mesh], Callable[[Params, ModelState], dict[str, float]]]

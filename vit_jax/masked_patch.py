@@ -23,6 +23,7 @@ from train_jax.errors import UserError
 from train_jax.metrics import Metrics, mean_of
 from train_jax.task import Batch, LossFn, ModelState, Params
 from vit_jax.data.on_device import normalise, random_flip
+from vit_jax.losses import softmax_cross_entropy
 from vit_jax.models.config import ViTConfig
 from vit_jax.models.corruption import MASK, Corruption
 from vit_jax.models.vit import ViT
@@ -227,11 +228,10 @@ def _make_measure(config: MaskedPatchConfig, model: ViTConfig) -> Callable[..., 
         if config.target == "pixels":
             return {"loss": jnp.square(predicted - wanted).mean(axis=(1, 2))}
         predicted = predicted.reshape(*wanted.shape, COLOURS)
-        log_probabilities = jax.nn.log_softmax(predicted, axis=-1)
-        losses = -jnp.take_along_axis(log_probabilities, wanted[..., None], axis=-1)
+        losses = softmax_cross_entropy(predicted, jax.nn.one_hot(wanted, COLOURS))
         right = jnp.argmax(predicted, axis=-1) == wanted
         return {
-            "loss": losses.mean(axis=(1, 2, 3)),
+            "loss": losses.mean(axis=(1, 2)),
             "accuracy": right.astype(jnp.float32).mean(axis=(1, 2)),
         }
 
