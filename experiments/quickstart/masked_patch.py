@@ -5,8 +5,10 @@
         --config.init_from=runs/masked --workdir=runs/finetune
 
 The task is that of the ViT paper (section 4.6): half of the patch embeddings are corrupted, and the
-mean colour of each such patch is predicted. All training images are used, and no label. Fine-tuning
-from it is compared with fine-tuning from nothing in experiments/RESULTS.md.
+mean colour of each such patch is predicted. All training images are used, and no label.
+
+Expected: 74 % of the corrupted patches of test images get their colour. Fine-tuned on five labels a
+class (seeds 0 to 2): 77.5 ± 6.4 %, from scratch 67.2 ± 6.9 %. Cost: 0.014 core-days of a CPU.
 """
 
 import dataclasses
