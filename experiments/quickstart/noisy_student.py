@@ -19,9 +19,14 @@ stochastic depth 0.2; dropout of 0.3 where the paper has 0.5. Adam in the place 
 RandAugment, whose distances are those of pictures of 224 pixels: the noise of the images is that of
 their crops.
 
-Expected: EXPECTED. Cost: COST.
+Expected, in % on 360 held-out images (mean ± standard deviation of the three): teacher 76.5 ± 2.5,
+student 83.3 ± 0.9, its student 85.3 ± 1.5; over their teachers 6.8 ± 1.7 and 1.9 ± 1.5. The gains
+of the single runs: 8.3, 5.0 and 7.2, then 3.3, 2.2 and 0.3. Measured on one CPU device.
+
+Cost: ten minutes on 2 CPU cores that were busy with other work as well.
 """
 
+import dataclasses
 import shutil
 import statistics
 import sys
@@ -122,13 +127,14 @@ def self_training(workdir: Path, *, seed: int, iterations: int = ITERATIONS) -> 
 
 def _train(stage: str, seed: int, labels: Path | None, workdir: Path) -> float:
     which, values = f"experiments/quickstart/noisy_student.py:{stage},{seed}", ""
-    config = get_config(f"{stage},{seed}")
+    config = from_config(ViTTrainConfig, get_config(f"{stage},{seed}").to_dict())
     if labels is not None:
-        config.pseudo_labels.labels = str(labels)
+        assert config.pseudo_labels is not None
+        pseudo = dataclasses.replace(config.pseudo_labels, labels=str(labels))
+        config = dataclasses.replace(config, pseudo_labels=pseudo)
         values = f" --config.pseudo_labels.labels={labels}"
     _say(f"\npython -m vit_jax.train --config={which}{values} --workdir={workdir}")
-    frozen = from_config(ViTTrainConfig, config.to_dict())
-    accuracy = fit(make_task(frozen), frozen, str(workdir)).metrics["test/accuracy"]
+    accuracy = fit(make_task(config), config, str(workdir)).metrics["test/accuracy"]
     _say(f"  test accuracy {accuracy:.1%}")
     return accuracy
 
