@@ -25,6 +25,7 @@ from train_jax.mesh import MeshConfig, make_mesh
 from train_jax.outline import outline
 from train_jax.program import Program, make_program
 from train_jax.train_config import TrainConfig
+from vit_jax.models.bit import BiTConfig
 from vit_jax.models.config import ResNetStem
 
 #: What is compiled; a new model is a line here, and a new snapshot (see test_programs.py). Between
@@ -37,6 +38,9 @@ CONFIGS: dict[str, TrainConfig] = {
         mixup=0.0,
         accumulate=2,
         ema_decay=0.9,
+    ),
+    "BiT": dataclasses.replace(
+        tiny.make_config(mixup=0.0), model=BiTConfig(stages=(2,), width=32, num_classes=10)
     ),
     "pose": tiny_poses.make_config(steps_per_dispatch=4, total="8 steps"),
     "semi-supervised pose": from_config(PoseTrainConfig, semi_poses.get_config()),
