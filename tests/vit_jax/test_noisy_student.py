@@ -289,7 +289,9 @@ def test_settings_without_meaning_are_refused(pseudo, wrong):
 
 
 # Compiles in a third of the time of an EfficientNet; what is learned from does not depend on it.
-MODEL = dataclasses.replace(tiny.MODEL, dropout=0.0, stochastic_depth=0.0, execution="unrolled")
+MODEL = dataclasses.replace(
+    tiny.MODEL, depth=1, dropout=0.0, stochastic_depth=0.0, execution="unrolled"
+)
 STEPS = "120 steps"
 
 
