@@ -392,12 +392,11 @@ def test_a_student_learns_from_the_labels_that_it_is_given(taught):
         }
         pseudo_labels.write_shard(root / "truth", shard, arrays)
     student = train(config, root / "student")
-    print("teacher", teacher, "student", student)
     assert student > teacher + 0.1
 
 
 @pytest.mark.slow
-def test_students_improve_over_their_teachers_on_average(tmp_path):
+def test_students_improve_over_their_teachers_on_average(one_device, tmp_path):
     """As the quick start: 50 labels, one iteration; measured 8.3, 5.0 and 7.2 per cent."""
     gains = []
     for seed in quick.SEEDS:
