@@ -78,11 +78,12 @@ def test_what_does_not_fit_is_said():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @NEEDS_COMPILER
 def test_what_would_fit_is_said():
     """A batch that is a quarter too large, which recomputation or micro-batches bring in."""
     words = (*PLAN, EXAMPLES, "--topology=v5e:1x1", "--batch=98304")
-    finished = commands.shared().start(*words).finish(timeout_s=280)
+    finished = commands.shared().start(*words).finish(timeout_s=840)
     assert finished.code == plan.DOES_NOT_FIT_EXIT_CODE
     missing = number(finished.stdout, "It does not fit:# GiB are missing on each device")
     together, usable = (number(finished.stdout, p) for p in ("together# of", r"together.* of#\n"))
