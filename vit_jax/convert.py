@@ -27,6 +27,7 @@ from vit_jax.bit_weights import save_bit
 from vit_jax.init_from import Source, is_published, open_source
 from vit_jax.models import api
 from vit_jax.models.bit import BiTConfig
+from vit_jax.models.config import ViTConfig
 from vit_jax.npz import refuse_existing
 from vit_jax.posemb import Grid
 from vit_jax.recognise import Recognised, RecognisedBiT, recognise_any
@@ -119,7 +120,7 @@ def _read(source: Source, found: Recognised | RecognisedBiT) -> tuple[Plan, Any]
     return plan, apply_plan(plan, source.read(source.shapes), fresh)
 
 
-def _any_image_shape(model: api.ModelConfig) -> tuple[int, int, int]:
+def _any_image_shape(model: ViTConfig | BiTConfig) -> tuple[int, int, int]:
     """Where no table fixes the size of the images, any size gives the same parameters."""
     if isinstance(model, BiTConfig):
         return 32, 32, 3

@@ -292,6 +292,7 @@ def on_folder(images, *, preprocess, evaluations):
         yield f"--config.evaluations.{name}.threads=1"
 
 
+@pytest.mark.slow  # tests/vit_jax/test_bit_end_to_end.py is the fast one
 def test_pretraining_and_finetuning_run_one_after_the_other(images, tmp_path):
     overrides = on_folder(
         images, preprocess=["--config.data.preprocess.size=32"], evaluations=["held_out"]
