@@ -24,9 +24,9 @@ from etils import epath
 
 from pose_jax.data.store import refuse_existing
 from pose_jax.data.views import Views, read_views
+from pose_jax.flops import multiply_adds
 from pose_jax.lifter import Lifter, load_lifter
 from pose_jax.measure import make_evaluation
-from pose_jax.outline import multiply_adds
 from pose_jax.task import check_model
 from pose_jax.train_config import PoseTrainConfig
 from train_jax import hosts, main

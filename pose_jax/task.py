@@ -11,6 +11,7 @@ from pose_jax import cameras
 from pose_jax.data.training import training_data
 from pose_jax.data.views import Views, read_views
 from pose_jax.data.windows import Windows, make_windows
+from pose_jax.flops import multiply_adds
 from pose_jax.init_from import transfer_lifter
 from pose_jax.measure import make_evaluation
 from pose_jax.models import temporal
@@ -113,6 +114,7 @@ def task_of(
         param_rules=PARAM_RULES,
         transfer=transfer,
         unit="examples",
+        multiply_adds=multiply_adds(config),
         about=description,
     )
 

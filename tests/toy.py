@@ -118,6 +118,7 @@ def make_task(batch_size=16, *, seed=0, poison_step=None, dropout=0.1):
         evaluations={"val": Evaluation(eval_data(batch_size), metrics)},
         param_rules=((".*/kernel", (None, "tensor")), (".*/bias", (None,))),
         unit="points",
+        multiply_adds=DIM * CLASSES,
     )
 
 

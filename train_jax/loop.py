@@ -37,7 +37,7 @@ from train_jax.replicas import make_replica_check
 from train_jax.sharding import replicated, sharding_table
 from train_jax.state import TrainState, initial_state, step_key
 from train_jax.stored import as_path
-from train_jax.task import Task
+from train_jax.task import Probe, Task
 from train_jax.train_config import TrainConfig
 
 
@@ -347,6 +347,12 @@ def _note_result(run: _Run, result: Result, ledger: Ledger) -> None:
         splits,
         meta=_meta(run, result.step, ledger),
         checkpoint=str(run.workdir / "checkpoints" / str(result.step)),
+        multiply_adds=run.task.multiply_adds,
+        data={
+            name: evaluation.data
+            for name, evaluation in run.task.evaluations.items()
+            if isinstance(evaluation, Probe)
+        },
     )
     record.note(made, run.workdir / record.DIRECTORY)
 

@@ -101,6 +101,7 @@ def make_record(
     meta: Mapping[str, Any],
     checkpoint: str | None,
     multiply_adds: float | None = None,
+    data: Mapping[str, Any] | None = None,
 ) -> Record:
     """The record of an evaluation.
 
@@ -112,11 +113,13 @@ def make_record(
         meta: what the checkpoint says of itself (`stored.read_meta`); empty for published files.
         checkpoint: where it is.
         multiply_adds: of a forward pass over one example, for the operations of training.
+        data: by split the config of its data, of splits that are not among those ``evaluations``.
     """
     trained = meta.get("identity", {}).get("config")
+    known = {**(data or {}), **getattr(config, "evaluations", {})}
     splits = {
         split: {
-            "data": to_dict(getattr(config, "evaluations", {}).get(split)),
+            "data": to_dict(known.get(split)),
             "examples": int(metrics["examples"]) if "examples" in metrics else None,
             "metrics": {name: value for name, value in metrics.items() if name != "examples"},
         }

@@ -46,9 +46,11 @@ class Probe:
     Attributes:
         make: mesh -> ((params, model_state) -> what is reported). The function is called on all
             processes, and compiles at its first call only.
+        data: the config of the data that it is made on, for result records.
     """
 
     make: Callable[[Mesh], Callable[[Params, ModelState], dict[str, float]]]
+    data: Any = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +67,7 @@ class Task:
         transfer: fresh (parameters, model state) -> those that start from somebody's checkpoint;
             None from scratch.
         unit: what the examples are, for progress lines.
+        multiply_adds: of the products of a forward pass over one example; None: not known.
         about: JSON values that describe the model beside the arrays of each checkpoint.
     """
 
@@ -75,4 +78,5 @@ class Task:
     param_rules: Sequence[ParamRule]
     transfer: Callable[[Params, ModelState], tuple[Params, ModelState]] | None = None
     unit: str = "images"
+    multiply_adds: float | None = None
     about: Mapping[str, Any] = dataclasses.field(default_factory=dict)

@@ -5,7 +5,8 @@
 A linear classifier is fitted in closed form to the frozen representations of a few images per class
 (see vit_jax/least_squares.py for how); accuracies on all test images are averaged over several
 choices of them. The checkpoint is a run of ours, whatever it was trained on, or a published .npz
-file; the model is read from it. In a run, config.fewshot does the same at every evaluation.
+file; the model is read from it. In a run, config.fewshot does the same at every evaluation. A
+result record goes to `results` in the run's directory, or to --record=DIR.
 """
 
 import dataclasses
@@ -130,7 +131,14 @@ def _command() -> int:
             }
             for name, result in results.items()
         }
-        file_probe_results("vit_jax.fewshot", config, means, given.checkpoint, given.record)
+        file_probe_results(
+            "vit_jax.fewshot",
+            config,
+            means,
+            config.fewshot.datasets,
+            given.checkpoint,
+            given.record,
+        )
     return 0
 
 

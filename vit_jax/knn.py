@@ -5,7 +5,7 @@
 An image gets the class for which its k nearest training images by cosine similarity s vote, each
 with the weight exp(s / temperature) (Wu et al. 2018, section 3.4; k and temperature as in DINO,
 Caron et al. 2021). The checkpoint is a run of ours or a published .npz file; the model is read from
-it.
+it. A result record goes to `results` in the run's directory, or to --record=DIR.
 """
 
 import dataclasses
@@ -209,7 +209,9 @@ def _command() -> int:
         for name, metrics in results.items():
             cells = [f"{k}-nn {metrics[f'{k}nn']:.2%}" for k in config.neighbours]
             sys.stdout.write(f"{name}: {'  '.join(cells)}  examples {metrics['examples']:.0f}\n")
-        file_probe_results("vit_jax.knn", config, results, given.checkpoint, given.record)
+        file_probe_results(
+            "vit_jax.knn", config, results, config.datasets, given.checkpoint, given.record
+        )
     return 0
 
 

@@ -155,7 +155,7 @@ def make_probes(
 
             return measure
 
-        return Probe(make)
+        return Probe(make, data)
 
     return {f"fewshot_{name}": probe(data) for name, data in config.datasets.items()}
 

@@ -192,6 +192,7 @@ def file_probe_results(
     program: str,
     config: Any,
     results: Mapping[str, Mapping[str, float]],
+    data: Mapping[str, ProbeData],
     checkpoint: str,
     directory: str | None,
 ) -> None:
@@ -201,6 +202,7 @@ def file_probe_results(
         program: the command.
         config: its config.
         results: by data set, then metric; ``examples`` among them.
+        data: the data sets.
         checkpoint: as the user named it.
         directory: where the user wants the record, if anywhere.
 
@@ -214,5 +216,6 @@ def file_probe_results(
         results,
         meta={} if published else read_meta(checkpoint),
         checkpoint=checkpoint if published else str(find(checkpoint)),
+        data=data,
     )
     file_result(made, directory)

@@ -16,6 +16,7 @@ from vit_jax import masked_patch, noisy_student
 from vit_jax.data.on_device import mixup, normalise, random_flip
 from vit_jax.data.pipeline import DataConfig, data_source, eval_data, train_data
 from vit_jax.data.preprocess import height_width
+from vit_jax.flops import multiply_adds
 from vit_jax.init_from import transfer_model
 from vit_jax.least_squares import FewShotConfig, make_probes
 from vit_jax.losses import LossName, cross_entropy, multi_hot, smooth_labels, top_k_accuracy
@@ -108,6 +109,7 @@ def make_task(config: ViTTrainConfig) -> Task:
         evaluations={**make_evaluations(config), **_probes(config)},
         param_rules=api.param_rules(model, shape),
         transfer=None if config.init_from is None else transfer,
+        multiply_adds=multiply_adds(model, shape),
         about={"model": to_dict(model), "image_shape": list(shape), "grid": grid and list(grid)},
     )
 

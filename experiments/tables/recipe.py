@@ -18,7 +18,8 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from experiments.tables.target import targets_of
-from pose_jax import outline as poses
+from pose_jax import flops as poses
+from pose_jax.outline import SUBJECT_FRAMES
 from pose_jax.train_config import PoseTrainConfig
 from train_jax.outline import read_config
 from train_jax.record import TRAINING_OPERATIONS
@@ -151,7 +152,7 @@ def exaflop_of(command: str) -> float | None:
 def _pose_examples(config: PoseTrainConfig) -> int | None:
     """Labelled examples of an epoch; None where the subjects' frames are not published."""
     data = config.data
-    known = [poses.SUBJECT_FRAMES.get(subject) for subject in data.subjects]
+    known = [SUBJECT_FRAMES.get(subject) for subject in data.subjects]
     if None in known:
         return None
     frames = sum(filter(None, known)) * data.fraction / data.downsample

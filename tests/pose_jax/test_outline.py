@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from experiments.pose import cmu, h36m, h36m_semi, humaneva
-from pose_jax.outline import FRAMES, multiply_adds, outline
+from pose_jax.flops import multiply_adds
+from pose_jax.outline import FRAMES, outline
 from train_jax.outline import read_config
 
 

@@ -94,10 +94,16 @@ def test_a_record_is_read_as_it_was_written(tmp_path):
 
 def test_an_evaluation_without_a_number_of_examples_can_be_recorded(tmp_path):
     results = {"fewshot": {"5-shot": 0.6}}
-    record = make_record("here", toy.make_config(), results, meta={}, checkpoint=None)
+    data = {"fewshot": {"split": "test"}}
+    record = make_record("here", toy.make_config(), results, meta={}, checkpoint=None, data=data)
     write(record, epath.Path(tmp_path))
     ((_, found),) = read_records([str(tmp_path)])
-    assert found.splits["fewshot"] == {"data": None, "examples": None, "metrics": {"5-shot": 0.6}}
+    assert found.splits["fewshot"]["examples"] is None
+    assert found.splits["fewshot"]["metrics"] == {"5-shot": 0.6}
+    assert found.splits["fewshot"]["data"] == {"split": "test"}
+    # Nobody said what it is of.
+    record = make_record("here", toy.make_config(), results, meta={}, checkpoint=None)
+    assert record.splits["fewshot"]["data"] is None
 
 
 def test_only_the_main_process_writes(tmp_path, monkeypatch):
@@ -187,6 +193,8 @@ def test_the_end_of_a_run_is_recorded_with_what_it_started_from(tmp_path):
     }
     assert record.splits["val"]["examples"] == toy.NUM_EXAMPLES
     assert record.cost["core_days"]["cpu"] > 0
+    # 20 steps of 16 points.
+    assert record.cost["exaflop"] == pytest.approx(6 * toy.DIM * toy.CLASSES * 20 * 16 / 1e18)
     assert record.start is None
     assert directory_of(str(tmp_path / "first")) == path.parent
     start = start_of(str(tmp_path / "first"))

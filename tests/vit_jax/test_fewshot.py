@@ -17,14 +17,17 @@ from tiny_probes import DIGITS, FEWSHOT, TEST
 
 from train_jax import loop
 from train_jax.command_line import USER_ERROR_EXIT_CODE
+from train_jax.config import to_dict
 from train_jax.errors import UserError
 from train_jax.mesh import MeshConfig, make_mesh
+from train_jax.record import read_records
 from train_jax.sharding import flat_names
 from vit_jax.data.on_device import normalise
 from vit_jax.data.pipeline import eval_data
 from vit_jax.data.preprocess import Squash
 from vit_jax.evaluate import evaluate as evaluate_run
 from vit_jax.fewshot import FewShotRun, evaluate
+from vit_jax.flops import multiply_adds
 from vit_jax.init_from import open_source
 from vit_jax.knn import KnnRun
 from vit_jax.knn import evaluate as evaluate_neighbours
@@ -251,6 +254,18 @@ def test_the_commands_print_and_record(pretrained, tmp_path):
         (file,) = (tmp_path / name).iterdir()
         split = json.loads(file.read_text())["splits"]["digits"]
         assert (set(split["metrics"]), split["examples"]) == (metrics, 360)
+        assert split["data"] == json.loads(json.dumps(to_dict(DIGITS)))
+
+
+def test_the_record_of_a_run_says_what_few_shot_evaluation_saw_and_what_training_took(pretrained):
+    config, workdir, _ = pretrained
+    ((_, record),) = read_records([workdir])
+    assert record.splits["test"]["data"]["split"] == "test"
+    found = record.splits["fewshot_digits"]
+    assert found["data"] == json.loads(json.dumps(to_dict(DIGITS)))
+    assert (set(found["metrics"]), found["examples"]) == ({"1shot", "5shot"}, tiny.NUM_TEST)
+    operations = 6 * multiply_adds(config.model, SHAPE) * record.step * config.batch_size
+    assert record.cost["exaflop"] == pytest.approx(operations / 1e18)
 
 
 @pytest.mark.parametrize("module", ["fewshot", "knn"])
