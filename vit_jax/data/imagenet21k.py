@@ -29,75 +29,30 @@ that are complete are not written again.
 """
 
 import argparse
-import dataclasses
 import hashlib
 import os
 import re
 import sys
-import tarfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar, cast
+from typing import Any, TypeVar
 
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordWriter
 from tensorflow_datasets.proto import tf_example_pb2
 
+from train_jax import command_line
 from train_jax.errors import UserError
 from vit_jax.data.decode import CorruptImageError, Picture
 from vit_jax.data.difference_hash import difference_hash, near_pairs
 from vit_jax.data.records import CLASSES_FILE, IMAGE_KEY, LABEL_KEY, NAME_KEY
 from vit_jax.data.sources import Source, open_source
+from vit_jax.data.synsets import Images, Synset, images_of, join, read_image, synsets_of
 
 T = TypeVar("T")
 
 SHARDS = 1024
-_SYNSET = re.compile(r"(?:.*/)?(n\d{8})\.tar")
-_BLOCK = 512
-
-
-@dataclasses.dataclass(frozen=True)
-class Synset:
-    """The archive of one class.
-
-    Attributes:
-        name: WordNet's, such as "n01440764".
-        file: where it is.
-        start: its first byte there.
-        size: its bytes.
-    """
-
-    name: str
-    file: str
-    start: int
-    size: int
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Images:
-    """The readable images of some synsets.
-
-    Attributes:
-        names: bytes (n,), such as "n01440764_10026.JPEG".
-        synsets: int32 (n,), whose they are.
-        starts: int64 (n,), their first bytes in the file of the synset.
-        sizes: int64 (n,), their bytes.
-        hashes: uint64 (n,), see `difference_hash`.
-    """
-
-    names: np.ndarray
-    synsets: np.ndarray
-    starts: np.ndarray
-    sizes: np.ndarray
-    hashes: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def where(self, mask: np.ndarray) -> "Images":
-        """Some of them, by mask or index, in that order."""
-        return Images(**{f.name: getattr(self, f.name)[mask] for f in dataclasses.fields(self)})
 
 
 def prepare(
@@ -134,28 +89,32 @@ def prepare(
         UserError: an archive, list or test set that cannot be read, or another data set in the
             directory.
     """
-    out = Path(directory)
-    (out / "index").mkdir(parents=True, exist_ok=True)
-    found = synsets_of(archive)
+    # What cannot work is said before hours are spent on the archive.
+    tests = {name: _open_tests(name, data_dir) for name in against}
+    out, found = Path(directory), synsets_of(archive)
     wanted = _read_classes(classes) if classes else sorted(found)
     synsets = [found[name] for name in wanted if name in found]
     if not synsets:
         raise UserError(f"None of the synsets in {classes} is in {archive}.")
+    try:
+        (out / "index").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{out} cannot be written ({error.strerror}); name another.") from error
     threads = threads or os.cpu_count() or 1
-    parts = _map(lambda synset: _index(synset, out / "index"), synsets, threads, "synsets")
-    images = _join([part for part, _ in parts])
+    parts = _map(lambda synset: images_of(synset, out / "index"), synsets, threads, "synsets")
+    images = join([part for part, _ in parts])
     bad = [line for _, lines in parts for line in lines]
     _write_text(out / "bad.txt", bad)
     duplicates = 0
-    if against:
+    if tests:
         drop, lines = _duplicates(
-            images, synsets, against,
-            distance=distance, confirm=confirm, similarity=similarity, data_dir=data_dir,
-        )  # fmt: skip
+            images, synsets, tests, distance=distance, confirm=confirm, similarity=similarity
+        )
         _write_text(out / "duplicates.tsv", lines)
         duplicates = int(drop.sum())
         images = images.where(~drop)
-    images = images.where(np.argsort([_order(name) for name in images.names.tolist()]))
+    order = np.argsort([_order(name) for name in images.names.tolist()], kind="stable")
+    images = images.where(order)
     _claim(out, wanted, images, shards)
     _write_text(out / CLASSES_FILE, wanted)
     labels = {name: i for i, name in enumerate(wanted)}
@@ -179,151 +138,18 @@ def prepare(
     return "\n".join(lines)
 
 
-def synsets_of(archive: str) -> dict[str, Synset]:
-    """The archives of the synsets by name.
-
-    Raises:
-        UserError: there are none, or the archive is compressed or damaged.
-    """
-    path = Path(archive)
-    if path.is_dir():
-        files = [(match[1], file) for file in sorted(path.rglob("*.tar"))
-                 if (match := _SYNSET.fullmatch(file.name))]  # fmt: skip
-        found = [Synset(name, str(file), 0, file.stat().st_size) for name, file in files]
-    elif path.is_file():
-        with path.open("rb") as file:
-            found = [
-                Synset(match[1], str(path), member.offset_data, member.size)
-                for member in _members(file, str(path))
-                if (match := _SYNSET.fullmatch(member.name))
-            ]
-    else:
-        raise UserError(f"There is no archive {archive}.")
-    if not found:
-        raise UserError(f"{archive} holds no synsets, files named like n01440764.tar.")
-    return {synset.name: synset for synset in found}
-
-
-def _members(file: BinaryIO, name: str) -> list[tarfile.TarInfo]:
-    """The files in an uncompressed tar, which must be complete."""
-    size = file.seek(0, os.SEEK_END)
-    file.seek(0)
-    try:
-        with tarfile.open(fileobj=file, mode="r:") as tar:
-            members = [member for member in tar if member.isfile()]
-    except tarfile.TarError as error:
-        raise UserError(
-            f"{name} is damaged or compressed ({error}): decompress it, or download it again."
-        ) from error
-    file.seek(max(size - _BLOCK, 0))
-    # Archives end with blocks of zeros.
-    if any(file.read(_BLOCK)) or any(m.offset_data + m.size > size for m in members):
-        raise UserError(f"{name} ends too early: download it again.")
-    return members
-
-
-class _Window:
-    """A part of a file as a file, for tarfile."""
-
-    def __init__(self, file: BinaryIO, start: int, size: int) -> None:
-        self._file, self._start, self._size, self._at = file, start, size, 0
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
-        self._at = base + offset
-        return self._at
-
-    def tell(self) -> int:
-        return self._at
-
-    def read(self, count: int = -1) -> bytes:
-        left = max(self._size - self._at, 0)
-        self._file.seek(self._start + self._at)
-        data = self._file.read(left if count < 0 else min(count, left))
-        self._at += len(data)
-        return data
-
-
-def _index(synset: Synset, directory: Path) -> tuple[Images, list[str]]:
-    """What there is in a synset, and what is wrong with the rest; kept from an earlier call."""
-    kept = directory / f"{synset.name}.npz"
-    if kept.exists():
-        with np.load(kept) as values:
-            if int(values["size"]) == synset.size and int(values["start"]) == synset.start:
-                return _images(values), [str(line) for line in values["bad"]]
-    rows, bad = [], []
-    with open(synset.file, "rb") as file:
-        window = cast(BinaryIO, _Window(file, synset.start, synset.size))
-        for member in _members(window, f"{synset.name}.tar ({synset.file})"):
-            start = synset.start + member.offset_data
-            try:
-                file.seek(start)
-                bits = difference_hash(Picture(file.read(member.size)).pixels)
-            except CorruptImageError as error:
-                bad.append(f"{synset.name}/{member.name}: {error}")
-                continue
-            rows.append((os.path.basename(member.name).encode(), start, member.size, bits))
-    names, starts, sizes, hashes = zip(*rows, strict=True) if rows else ((), (), (), ())
-    values = {
-        "names": np.array(names, np.bytes_),
-        "starts": np.array(starts, np.int64),
-        "sizes": np.array(sizes, np.int64),
-        "hashes": np.array(hashes, np.uint64),
-    }
-    partial = directory / f".{synset.name}.npz"
-    with partial.open("wb") as file:
-        np.savez(file, size=synset.size, start=synset.start, bad=np.array(bad, np.str_), **values)
-    partial.replace(kept)
-    return _images(values), bad
-
-
-def _images(values: Any) -> Images:
-    return Images(
-        names=values["names"],
-        synsets=np.zeros(len(values["names"]), np.int32),
-        starts=values["starts"],
-        sizes=values["sizes"],
-        hashes=values["hashes"],
-    )
-
-
-def _join(parts: Sequence[Images]) -> Images:
-    """The images of all synsets, numbered in that order."""
-    numbered = [
-        dataclasses.replace(part, synsets=np.full(len(part), i, np.int32))
-        for i, part in enumerate(parts)
-    ]
-    return Images(
-        **{
-            field.name: np.concatenate([getattr(part, field.name) for part in numbered])
-            for field in dataclasses.fields(Images)
-        }
-    )
-
-
-def _read(images: Images, synsets: Sequence[Synset], index: int) -> bytes:
-    with open(synsets[images.synsets[index]].file, "rb") as file:
-        file.seek(int(images.starts[index]))
-        return file.read(int(images.sizes[index]))
-
-
 def _duplicates(
     images: Images,
     synsets: Sequence[Synset],
-    against: Sequence[str],
+    against: Mapping[str, Source],
     *,
     distance: int,
     confirm: str | None,
     similarity: float,
-    data_dir: str | None,
 ) -> tuple[np.ndarray, list[str]]:
     """Which images resemble one of a test set, and lines that name both."""
     drop, lines = np.zeros(len(images), bool), []
-    for name in against:
-        source, _, split = name.rpartition("@")
-        if not source:
-            raise UserError(f"--against={name} must be SOURCE@SPLIT, as in tfds:cifar10@test.")
-        tests = open_source(source, split, data_dir=data_dir)
+    for name, tests in against.items():
         hashes = np.array([_hash_of(tests, i) for i in range(len(tests))], np.uint64)
         pairs = sorted(near_pairs(images.hashes, hashes, distance=distance))
         cosines = [None] * len(pairs)
@@ -334,7 +160,7 @@ def _duplicates(
             cosines = similarities(
                 confirm,
                 [pair[:2] for pair in pairs],
-                (lambda i: _read(images, synsets, i), lambda i, t=tests: t[i]["image"]),
+                (lambda i: read_image(images, synsets, i), lambda i, t=tests: t[i]["image"]),
             ).tolist()
         for (i, j, bits), cosine in zip(pairs, cosines, strict=True):
             if cosine is None or cosine >= similarity:
@@ -342,6 +168,13 @@ def _duplicates(
                 alike = "" if cosine is None else f"\t{cosine:.3f}"
                 lines.append(f"{images.names[i].decode()}\t{name}\t{j}\t{bits}{alike}")
     return drop, lines
+
+
+def _open_tests(name: str, data_dir: str | None) -> Source:
+    source, _, split = name.rpartition("@")
+    if not source:
+        raise UserError(f"--against={name} must be SOURCE@SPLIT, as in tfds:cifar10@test.")
+    return open_source(source, split, data_dir=data_dir)
 
 
 def _hash_of(source: Source, index: int) -> int:
@@ -362,12 +195,12 @@ def _claim(out: Path, classes: Sequence[str], images: Images, shards: int) -> No
     for name, size in zip(images.names.tolist(), images.sizes.tolist(), strict=True):
         digest.update(b"%s %d\n" % (name, size))
     file, written = out / "index" / "contents", digest.hexdigest()
-    if file.exists() and file.read_text() != written and next(out.glob("full-*"), None):
+    if file.exists() and file.read_text().strip() != written and next(out.glob("full-*"), None):
         raise UserError(
             f"{out} holds files of another choice of images, classes or number of files: choose "
             "another directory, or remove its full-* files."
         )
-    file.write_text(written)
+    _write_text(file, [written])
 
 
 def _write_shard(
@@ -379,7 +212,7 @@ def _write_shard(
     for i in range(len(images)):
         example = tf_example_pb2.Example()  # pyright: ignore[reportAttributeAccessIssue]
         features = example.features.feature
-        features[IMAGE_KEY].bytes_list.value.append(_read(images, synsets, i))
+        features[IMAGE_KEY].bytes_list.value.append(read_image(images, synsets, i))
         features[LABEL_KEY].int64_list.value.append(labels[synsets[images.synsets[i]].name])
         features[NAME_KEY].bytes_list.value.append(images.names[i])
         writer.write(example.SerializeToString())
@@ -399,7 +232,9 @@ def _read_classes(file: str) -> list[str]:
 
 
 def _write_text(path: Path, lines: Sequence[str]) -> None:
-    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    partial.replace(path)
 
 
 def _map(function: Callable[[Any], T], values: Iterable[Any], threads: int, what: str) -> list[T]:
@@ -433,14 +268,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--similarity", type=float, default=0.9, help="the cosine from which on")
     parser.add_argument("--data_dir", help="directory of TFDS data sets")
     options = parser.parse_args(arguments)
-    try:
-        if options.shards < 1 or not 0 <= options.distance < 64:
-            raise UserError("--shards must be positive and --distance from 0 to 63.")
+
+    def command() -> None:
+        if options.shards < 1 or options.threads < 0 or not 0 <= options.distance < 64:
+            raise UserError(
+                "--shards must be positive, --threads not negative and --distance from 0 to 63."
+            )
         sys.stdout.write(prepare(**vars(options)) + "\n")
-    except UserError as error:
-        sys.stderr.write(f"{error}\n")
-        return 2
-    return 0
+
+    return command_line.exit_code(command)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from train_jax import command_line
 from train_jax.errors import UserError
 from vit_jax.data import digits, tfds_source
 
@@ -44,12 +45,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("source", help="tfds:NAME or digits")
     parser.add_argument("--data_dir", help="directory of TFDS data sets")
     options = parser.parse_args(arguments)
-    try:
+
+    def command() -> None:
         sys.stdout.write(prepare(options.source, data_dir=options.data_dir) + "\n")
-    except UserError as error:
-        sys.stderr.write(f"{error}\n")
-        return 2
-    return 0
+
+    return command_line.exit_code(command)
 
 
 if __name__ == "__main__":

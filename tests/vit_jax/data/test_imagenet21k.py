@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from train_jax.errors import UserError
-from vit_jax.data import imagenet21k
+from vit_jax.data import imagenet21k, synsets
 from vit_jax.data.difference_hash import difference_hash, near_pairs
 from vit_jax.data.imagenet21k import main, prepare
 from vit_jax.data.records import open_records
@@ -98,7 +98,7 @@ def test_archives_become_records(archive, tmp_path):
 
 def test_an_interrupted_command_goes_on(archive, tmp_path, monkeypatch):
     out, decoded, written = tmp_path / "out", [], []
-    hash_of, write = imagenet21k.difference_hash, imagenet21k._write_shard
+    hash_of, write = synsets.difference_hash, imagenet21k._write_shard
 
     def counting(pixels):
         decoded.append(1)
@@ -112,7 +112,7 @@ def test_an_interrupted_command_goes_on(archive, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         write(path, *rest)
 
-    monkeypatch.setattr(imagenet21k, "difference_hash", counting)
+    monkeypatch.setattr(synsets, "difference_hash", counting)
     monkeypatch.setattr(imagenet21k, "_write_shard", failing)
     for _ in range(2):  # stopped while reading, then while writing
         with pytest.raises(KeyboardInterrupt):
