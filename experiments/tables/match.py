@@ -42,6 +42,7 @@ from train_jax.record import Record, hash_of
 from vit_jax.models import api
 from vit_jax.models.variants import config_for
 from vit_jax.task import ViTTrainConfig, image_shape
+from vit_jax.vtab import TASKS
 
 Verdict = Literal["within noise", "above", "below", "not run", "not made here"]
 
@@ -141,6 +142,8 @@ def _values(target: Target, records: Sequence[Record]) -> tuple[dict[Any, float]
         return ({} if value is None else {"config": value}), ()
     if target.metric.startswith("@mean:"):
         return _mean(target, records), ()
+    if target.metric == "@mean_of_vtab":
+        return _mean_of_vtab(target, records), ()
     return _measured(target, records)
 
 
@@ -152,8 +155,24 @@ def _mean(target: Target, records: Sequence[Record]) -> dict[Any, float]:
         for other in targets_of(table)
         if other.row == row and not other.metric.startswith("@")
     ]
-    seeds = functools.reduce(lambda a, b: a & b, (set(values) for values in others))
-    return {seed: statistics.fmean(v[seed] for v in others) for seed in sorted(seeds)}
+    return _mean_by_seed(others)
+
+
+def _mean_of_vtab(target: Target, records: Sequence[Record]) -> dict[Any, float]:
+    """The mean over all tasks, for every seed that has them."""
+    tasks = (
+        dataclasses.replace(
+            target, config=f"{target.config},{task}", split="test", metric="accuracy"
+        )
+        for task in TASKS
+    )
+    return _mean_by_seed([_values(task, records)[0] for task in tasks])
+
+
+def _mean_by_seed(values: Sequence[Mapping[Any, float]]) -> dict[Any, float]:
+    """For every seed that all of them have."""
+    seeds = functools.reduce(lambda a, b: a & b, (set(each) for each in values))
+    return {seed: statistics.fmean(each[seed] for each in values) for seed in sorted(seeds)}
 
 
 def _measured(

@@ -18,7 +18,8 @@ Columns of the files:
     split, metric as result records name them. @exaflop, @million_parameters and @mflop_per_frame
                   follow from the config; @v3_core_days is the cost of the run; @mean:TABLE:ROW the
                   mean of a row's other figures; @published_hours says what the authors needed, for
-                  plans. Empty: the figure is for reading
+                  plans; @mean_of_vtab the mean over the runs of all VTAB's tasks, where
+                  no table has figures of the single ones. Empty: the figure is for reading
     examples      how many must have been counted, where that is known
     note          what else a reader should know
 """
@@ -43,7 +44,7 @@ COMPUTED = ("@exaflop", "@million_parameters", "@mflop_per_frame")
 #: What a unit is of the numbers in records.
 SCALES = {"%": 100.0}
 
-_COMPUTED_OR_NOT = (*COMPUTED, "@v3_core_days", "@published_hours")
+_COMPUTED_OR_NOT = (*COMPUTED, "@v3_core_days", "@published_hours", "@mean_of_vtab")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -80,7 +80,7 @@ from train_jax.optimizers import Sgd
 from train_jax.schedules import CosineConfig
 from train_jax.train_config import CheckpointConfig
 from vit_jax.data.pipeline import DataConfig
-from vit_jax.data.preprocess import InceptionCrop, Squash
+from vit_jax.data.preprocess import InceptionCrop, Preprocess, Squash
 from vit_jax.models.variants import config_for
 from vit_jax.task import ViTTrainConfig
 
@@ -157,7 +157,7 @@ def _check(args: dict[str, object]) -> None:
 
 
 def evaluations(
-    dataset: Dataset, preprocess: Squash, *, final: bool, real: bool, source: str
+    dataset: Dataset, preprocess: Preprocess, *, final: bool, real: bool, source: str
 ) -> dict[str, DataConfig]:
     """What is measured: the test set by a final run, the held-out part by one of the sweep."""
     name, split = ("test", dataset.test) if final else ("held_out", dataset.held_out)

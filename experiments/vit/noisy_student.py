@@ -27,6 +27,8 @@ Then any of
     ratio=N          pseudo-labelled images per labelled one (14; the paper's last iteration: 28;
                      its released scripts for B0 1, for B1 to B7 3)
     batch=N          labelled images per update (2048); the learning rate follows
+    real=true        also evaluates on the ReaL labels (`real`) and on ImageNet-V2 (`v2`). Later:
+                     python -m vit_jax.evaluate --config=...:L2,finetune,real=true --checkpoint=DIR
     source=...       other images than ImageNet's with the same classes
     seed=N           order, crops, noise (0)
 
@@ -64,6 +66,7 @@ Data: experiments/vit/datasets.py says how to prepare them.
 from ml_collections import ConfigDict
 
 from experiments.vit.datasets import DATASETS, data_config
+from experiments.vit.finetune import evaluations
 from train_jax.config import parse_arg, to_config_dict
 from train_jax.errors import UserError
 from train_jax.mesh import MeshConfig
@@ -106,6 +109,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
         selection="",
         ratio=14,
         batch=BATCH,
+        real=False,
         source="",
         seed=0,
     )
@@ -114,7 +118,6 @@ def get_config(arg: str | None = None) -> ConfigDict:
     _check(args)
     finetune = stage == "finetune"
     size = L2_SIZE if variant == "L2" and not finetune else known.resolution
-    assert dataset.test is not None
     # The authors cut 16 pixels off every side of the smaller one's square.
     centre = ResizeSmallCrop(resize=size + 32, size=size, method="bilinear")
     crop = centre if finetune else InceptionCrop(size=size, min_area=0.08)
@@ -152,9 +155,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
                 dataset, dataset.whole, preprocess=crop, source=source, randaugment=augment
             ),
             pseudo_labels=pseudo,
-            evaluations={
-                "test": data_config(dataset, dataset.test, preprocess=centre, source=source)
-            },
+            evaluations=evaluations(dataset, centre, final=True, real=args["real"], source=source),
             evaluation_batch_size=2048,
             batch_size=args["batch"] * (1 if pseudo is None else 1 + pseudo.ratio),
             total="1.5 epochs" if finetune else f"{epochs} epochs",

@@ -11,7 +11,7 @@ from configs import parsed
 from experiments.quickstart import noisy_student as quick
 from experiments.vit import noisy_student
 from train_jax.checkpoint import read_meta
-from train_jax.config import from_config
+from train_jax.config import from_config, identity
 from train_jax.errors import UserError
 from train_jax.loop import fit
 from train_jax.mesh import MeshConfig
@@ -108,6 +108,20 @@ def test_every_stage_of_every_model_builds(variant, stage):
     assert config.data.preprocess.size == size
     assert config.model.width == VARIANTS[variant].width
     assert (config.pseudo_labels is not None) == (stage == "student")
+
+
+def test_real_labels_and_other_images_are_measured_as_the_test_set_is():
+    plain, real = built("L2,finetune"), built("L2,finetune,real=true")
+    assert set(plain.evaluations) == {"test"}
+    assert {name: (data.source, data.split) for name, data in real.evaluations.items()} == {
+        "test": ("tfds:imagenet2012", "validation"),
+        "real": ("tfds:imagenet2012_real", "validation"),
+        "v2": ("tfds:imagenet_v2/matched-frequency", "test"),
+    }
+    centre = ResizeSmallCrop(resize=832, size=800, method="bilinear")
+    assert {data.preprocess for data in real.evaluations.values()} == {centre}
+    # What is measured does not make it another run.
+    assert identity(real) == identity(plain)
 
 
 def test_fewer_images_per_update_have_a_smaller_rate():
