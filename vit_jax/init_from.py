@@ -11,6 +11,7 @@ from absl import logging
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from train_jax.checkpoint import read_meta, read_params_shapes, restore_params, restore_parts
+from train_jax.errors import UserError
 from train_jax.sharding import flat_names, param_shardings, replicated
 from train_jax.transfer import Plan, apply_plan, draft_plan
 from vit_jax.bit_weights import BiTWeights, is_bit, open_bit
@@ -110,6 +111,11 @@ def transfer_model(
         UserError: the checkpoint cannot be read, or a name, shape or dtype is unexplained.
     """
     config = config or TransferConfig()
+    if model_state and is_published(path):
+        raise UserError(
+            f"{os.fspath(path)} is a published file, which holds no running statistics of batch "
+            "normalisation; name the directory of a run of ours."
+        )
     source = open_source(path, averaged=config.averaged)
     rules = transfer_rules(
         source.shapes,

@@ -1,13 +1,15 @@
-"""What a Vision Transformer does with a checkpoint when it is fine-tuned.
+"""What a model does with a checkpoint when it is fine-tuned.
 
 The whole pre-training head is replaced by one zero-initialised linear layer (ViT paper, appendix
 B.1.1: more robust than re-initialising its last layer only), the position table is resized to the
-new grid (section 3.2), and everything else must be there in the same shape.
+new grid (section 3.2), and everything else must be there in the same shape. BiT and EfficientNet
+have no such table.
 """
 
 import dataclasses
 import re
-from typing import Any
+from collections.abc import Container
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,8 +23,46 @@ _POOLING = (
     "the checkpoint and the model pool differently; set model.pool to the checkpoint's, "
     "or name it in transfer.fresh or transfer.drop"
 )
-_VARIANT = "the checkpoint is of another variant or depth; set model.variant to the checkpoint's"
-_PATCH = "the checkpoint has another patch size, stem or width; set model.variant to match"
+_LAYERS = (
+    "the checkpoint is of another variant; choose it, or set model.width, model.depth, "
+    "model.mlp_dim and model.num_heads to the checkpoint's"
+)
+
+
+class _Kind(NamedTuple):
+    """A kind of model, as its parameters tell it.
+
+    Attributes:
+        title: what to call it.
+        parameter: one that all of the kind have, and no others.
+        hint: the remedy where a shape differs.
+    """
+
+    title: str
+    parameter: str
+    hint: str
+
+
+_KINDS = (
+    _Kind(
+        "a Vision Transformer",
+        "embedding/kernel",
+        "the checkpoint is of another variant; choose it, or set model.patch_size, model.stem and "
+        "model.width to the checkpoint's",
+    ),
+    _Kind(
+        "a BiT",
+        "norm_pre_head/scale",
+        "the checkpoint is of another variant; choose it, or set model.stages and model.width to "
+        "the checkpoint's",
+    ),
+    _Kind(
+        "an EfficientNet",
+        "conv_head/kernel",
+        "the checkpoint is of another variant; choose it, or set model.width and model.depth to "
+        "the checkpoint's",
+    ),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,11 +112,17 @@ def transfer_rules(
         config: departures from the paper's rules.
 
     Raises:
-        UserError: a grid that is needed cannot be inferred, or does not fit its table; or a pattern
-            of ``config`` matches nothing.
+        UserError: the two are of different kinds of model; a grid that is needed cannot be
+            inferred, or does not fit its table; or a pattern of ``config`` matches nothing.
     """
     config = config or TransferConfig()
     sources, targets = flat_names(source), flat_names(target)
+    found, kind = _kind_of(sources), _kind_of(targets)
+    if found and kind and found is not kind:
+        raise UserError(
+            f"The checkpoint holds {found.title} and config.model is {kind.title}; take another "
+            "checkpoint, or the experiment of its kind of model."
+        )
     for key, patterns in (("fresh", config.fresh), ("drop", config.drop)):
         for pattern in patterns:
             if not any(re.fullmatch(pattern, name) for name in (*sources, *targets)):
@@ -93,9 +139,13 @@ def transfer_rules(
         _masked_patch_rule(targets),
         _position_rule(sources, targets, grids=grids),
         Rule("cls|MAPHead_0/.*", "load", hint=_POOLING),
-        Rule("Transformer/encoder.*", "load", hint=_VARIANT),
-        Rule(".*", "load", hint=_PATCH),
+        Rule("Transformer/encoder.*", "load", hint=_LAYERS),
+        Rule(".*", "load", hint=kind.hint if kind else ""),
     )
+
+
+def _kind_of(names: Container[str]) -> _Kind | None:
+    return next((kind for kind in _KINDS if kind.parameter in names), None)
 
 
 def _head_rule(targets: dict[str, Any], *, keep_head: bool) -> Rule:
@@ -135,7 +185,7 @@ def _position_rule(
         return load
     old, new = sources[POSITION_TABLE].shape, targets[POSITION_TABLE].shape
     if old[2] != new[2]:
-        return Rule(pattern, "load", hint=_VARIANT)
+        return Rule(pattern, "load", hint=_LAYERS)
     # A class token, not the name of the pooling, decides whether there is a row for it.
     old_class, new_class = "cls" in sources, "cls" in targets
     old_rows, new_rows = old[1] - old_class, new[1] - new_class

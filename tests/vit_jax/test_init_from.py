@@ -18,7 +18,9 @@ from train_jax.transfer import make_plan
 from vit_jax.convert import convert
 from vit_jax.init_from import nested, transfer_model
 from vit_jax.models import api
+from vit_jax.models.bit import BiTConfig
 from vit_jax.models.config import ViTConfig
+from vit_jax.models.efficientnet import EfficientNetConfig
 from vit_jax.npz import write_npz
 from vit_jax.transfer import TransferConfig, transfer_rules
 from vit_jax.weights import POSITION_TABLE, load_published, save_published
@@ -26,6 +28,8 @@ from vit_jax.weights import POSITION_TABLE, load_published, save_published
 TINY = ViTConfig(
     patch_size=(4, 4), width=24, depth=2, mlp_dim=48, num_heads=3, num_classes=7, remat="none"
 )
+TINY_BIT = BiTConfig(stages=(1,), width=32, num_classes=7)
+TINY_EFFICIENTNET = EfficientNetConfig(width=0.1, depth=0.1, num_classes=7)
 IMAGE = (24, 24, 3)
 
 
@@ -34,10 +38,16 @@ def shape(*dims):
 
 
 @functools.cache
+def shapes(model, image_shape=IMAGE):
+    return jax.eval_shape(lambda key: api.init(model, key, image_shape), jax.random.key(0))[0]
+
+
+@functools.cache
 def fresh(model, image_shape=IMAGE):
     """Stands for initial parameters, of which almost only the shapes and places matter."""
-    shapes, _ = jax.eval_shape(lambda key: api.init(model, key, image_shape), jax.random.key(0))
-    return jax.tree.map(lambda leaf: jnp.asarray(np.full(leaf.shape, 0.5, leaf.dtype)), shapes)
+    return jax.tree.map(
+        lambda leaf: jnp.asarray(np.full(leaf.shape, 0.5, leaf.dtype)), shapes(model, image_shape)
+    )
 
 
 def started_from(path, params, **options):
@@ -152,9 +162,9 @@ class TestWhatDoesNotFit:
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            ({"depth": 3}, "model.variant"),
-            ({"width": 48}, "model.variant"),
-            ({"patch_size": (8, 8)}, "embedding/kernel: .* patch size"),
+            ({"depth": 3}, "model.depth"),
+            ({"width": 48}, "model.width"),
+            ({"patch_size": (8, 8)}, "embedding/kernel: .* model.patch_size"),
             ({"pool": "gap"}, "cls: not in the model .* model.pool"),
             ({"pool": "map"}, "MAPHead_0/probe: missing in the checkpoint .* model.pool"),
             ({"position": "sincos2d"}, "pos_embedding: not in the model .* model.position"),
@@ -164,6 +174,40 @@ class TestWhatDoesNotFit:
     def test_another_architecture(self, change, message):
         with pytest.raises(UserError, match=message):
             self.plan(TINY, dataclasses.replace(TINY, **change))
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"stages": (1, 2)}, "block2/unit1/conv1/kernel: missing .* model.stages"),
+            ({"width": 64}, "conv_root/kernel: does not fit .* model.stages and model.width"),
+        ],
+    )
+    def test_another_bit(self, change, message):
+        source, target = map(shapes, (TINY_BIT, dataclasses.replace(TINY_BIT, **change)))
+        with pytest.raises(UserError, match=message):
+            make_plan(source, target, transfer_rules(source, target))
+
+    @pytest.mark.parametrize(
+        ("source", "target", "message"),
+        [
+            (TINY, TINY_BIT, "holds a Vision Transformer and config.model is a BiT"),
+            (TINY_BIT, TINY, "holds a BiT and config.model is a Vision Transformer"),
+            (TINY, TINY_EFFICIENTNET, "config.model is an EfficientNet"),
+            (TINY_EFFICIENTNET, TINY_BIT, "holds an EfficientNet"),
+        ],
+    )
+    def test_another_kind_of_model_is_one_sentence(self, source, target, message):
+        with pytest.raises(UserError, match=message):
+            transfer_rules(shapes(source), shapes(target))
+
+    def test_batch_norm_does_not_start_from_a_published_file(self, data_dir):
+        with pytest.raises(UserError, match=r"no running statistics .* directory of a run"):
+            transfer_model(
+                data_dir / "vit" / "tiny_token.npz",
+                *jax.eval_shape(lambda: api.init(TINY_EFFICIENTNET, jax.random.key(0), IMAGE)),
+                model=TINY_EFFICIENTNET,
+                image_shape=IMAGE,
+            )
 
     def test_a_head_of_another_size_cannot_be_kept(self):
         other = dataclasses.replace(TINY, num_classes=8)
