@@ -11,25 +11,17 @@ that saved the checkpoint. A result record goes to `results` in the run's direct
 import sys
 
 import jax
-from absl import flags
 
 from train_jax import hosts, main
 from train_jax.budget import spent_of
 from train_jax.errors import UserError
 from train_jax.evaluation import make_evaluator
 from train_jax.mesh import make_mesh
-from train_jax.record import file_result, make_record
-from train_jax.stored import find, read_meta
+from train_jax.stored import read_meta
+from vit_jax.checkpoint_command import define_flags, file_results, named_checkpoint
 from vit_jax.flops import multiply_adds
 from vit_jax.init_from import is_published, load_model
 from vit_jax.task import ViTTrainConfig, image_shape, make_evaluations
-
-_CHECKPOINT = flags.DEFINE_string(
-    "checkpoint", None, "A run's directory, one of its checkpoints, or a published .npz file."
-)
-_RECORD = flags.DEFINE_string(
-    "record", None, "A directory for the result record, in the place of the run's own."
-)
 
 
 def evaluate(config: ViTTrainConfig, checkpoint: str) -> dict[str, dict[str, float]]:
@@ -59,22 +51,12 @@ def evaluate(config: ViTTrainConfig, checkpoint: str) -> dict[str, dict[str, flo
 
 def _command() -> int:
     config = main.read_config(ViTTrainConfig)
-    if not _CHECKPOINT.value:
-        raise UserError("--checkpoint is missing; name a run's directory or an .npz file.")
-    checkpoint = _CHECKPOINT.value
+    checkpoint = named_checkpoint()
     results = evaluate(config, checkpoint)
     if hosts.is_main():
         sys.stdout.write(table(results) + cost(checkpoint))
-        published = is_published(checkpoint)
-        made = make_record(
-            "vit_jax.evaluate",
-            config,
-            results,
-            meta={} if published else read_meta(checkpoint),
-            checkpoint=checkpoint if published else str(find(checkpoint)),
-            multiply_adds=multiply_adds(config.model, image_shape(config.data)),
-        )
-        file_result(made, _RECORD.value)
+        products = multiply_adds(config.model, image_shape(config.data))
+        file_results("vit_jax.evaluate", config, results, multiply_adds=products)
     return 0
 
 
@@ -99,4 +81,5 @@ def cost(checkpoint: str) -> str:
 
 
 if __name__ == "__main__":
+    define_flags()
     main.launch(_command, __doc__ or "")

@@ -16,19 +16,13 @@ from collections.abc import Mapping
 
 import jax
 import numpy as np
-from absl import flags
 
 from train_jax import hosts, main
 from train_jax.config import FREE
-from train_jax.errors import UserError
 from train_jax.mesh import MeshConfig, make_mesh
+from vit_jax.checkpoint_command import define_flags, file_results, named_checkpoint
 from vit_jax.least_squares import Accuracies, FewShotConfig, few_shot, means_by_name
-from vit_jax.representations import (
-    file_probe_results,
-    load_frozen,
-    make_extractor,
-    only_size,
-)
+from vit_jax.representations import load_frozen, make_extractor, only_size
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -118,10 +112,8 @@ def _cell(accuracies: np.ndarray) -> str:
 
 
 def _command() -> int:
-    config, given = main.read_config(FewShotRun), flags.FLAGS
-    if not given.checkpoint:
-        raise UserError("--checkpoint is missing; name a run's directory or an .npz file.")
-    results = evaluate(config, given.checkpoint)
+    config = main.read_config(FewShotRun)
+    results = evaluate(config, named_checkpoint())
     if hosts.is_main():
         sys.stdout.write(table(results, config.fewshot))
         means = {
@@ -131,27 +123,10 @@ def _command() -> int:
             }
             for name, result in results.items()
         }
-        file_probe_results(
-            "vit_jax.fewshot",
-            config,
-            means,
-            config.fewshot.datasets,
-            given.checkpoint,
-            given.record,
-        )
+        file_results("vit_jax.fewshot", config, means, data=config.fewshot.datasets)
     return 0
 
 
-def _define_flags() -> None:
-    """Not on import, because other commands have flags of the same names."""
-    flags.DEFINE_string(
-        "checkpoint", None, "A run's directory, one of its checkpoints, or a published .npz file."
-    )
-    flags.DEFINE_string(
-        "record", None, "A directory for the result record, in the place of the run's own."
-    )
-
-
 if __name__ == "__main__":
-    _define_flags()
+    define_flags()
     main.launch(_command, __doc__ or "")

@@ -144,7 +144,7 @@ def load_model(
     image_shape: tuple[int, ...],
     averaged: bool = True,
 ) -> tuple[Params, ModelState]:
-    """A checkpoint's model, head included, placed on the mesh.
+    """A checkpoint's model, its head included unless ``model`` has none, placed on the mesh.
 
     Args:
         path: as for :func:`open_source`.

@@ -17,7 +17,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import flags
 from jax.sharding import Mesh
 
 from train_jax import hosts, main
@@ -26,10 +25,10 @@ from train_jax.data.placement import local_rows, to_device
 from train_jax.errors import UserError
 from train_jax.mesh import MeshConfig, make_mesh
 from train_jax.sharding import batch_sharding, batch_shards, replicated
+from vit_jax.checkpoint_command import define_flags, file_results, named_checkpoint
 from vit_jax.representations import (
     ProbeData,
     Represented,
-    file_probe_results,
     load_frozen,
     make_extractor,
     only_size,
@@ -201,30 +200,16 @@ def evaluate(config: KnnRun, checkpoint: str) -> dict[str, dict[str, float]]:
 
 
 def _command() -> int:
-    config, given = main.read_config(KnnRun), flags.FLAGS
-    if not given.checkpoint:
-        raise UserError("--checkpoint is missing; name a run's directory or an .npz file.")
-    results = evaluate(config, given.checkpoint)
+    config = main.read_config(KnnRun)
+    results = evaluate(config, named_checkpoint())
     if hosts.is_main():
         for name, metrics in results.items():
             cells = [f"{k}-nn {metrics[f'{k}nn']:.2%}" for k in config.neighbours]
             sys.stdout.write(f"{name}: {'  '.join(cells)}  examples {metrics['examples']:.0f}\n")
-        file_probe_results(
-            "vit_jax.knn", config, results, config.datasets, given.checkpoint, given.record
-        )
+        file_results("vit_jax.knn", config, results, data=config.datasets)
     return 0
 
 
-def _define_flags() -> None:
-    """Not on import, because other commands have flags of the same names."""
-    flags.DEFINE_string(
-        "checkpoint", None, "A run's directory, one of its checkpoints, or a published .npz file."
-    )
-    flags.DEFINE_string(
-        "record", None, "A directory for the result record, in the place of the run's own."
-    )
-
-
 if __name__ == "__main__":
-    _define_flags()
+    define_flags()
     main.launch(_command, __doc__ or "")

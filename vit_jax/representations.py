@@ -16,18 +16,14 @@ from jax.sharding import Mesh
 from train_jax.config import from_config
 from train_jax.errors import UserError
 from train_jax.evaluation import make_collector
-from train_jax.record import file_result, make_record
-from train_jax.sharding import param_shardings, replicated
-from train_jax.stored import find, read_meta
 from train_jax.task import Batch, ModelState, Params
 from vit_jax.data.on_device import normalise
 from vit_jax.data.pipeline import DataConfig, data_source, eval_data
 from vit_jax.data.preprocess import height_width
-from vit_jax.init_from import is_published, open_source, transfer_model
+from vit_jax.init_from import load_model, open_source
 from vit_jax.models import api
 from vit_jax.models.config import ViTConfig
 from vit_jax.recognise import recognise_any
-from vit_jax.transfer import TransferConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -109,23 +105,8 @@ def load_frozen(
     model = dataclasses.replace(model, num_classes=0)
     if isinstance(model, ViTConfig):
         model = dataclasses.replace(model, patch_outputs=0)
-    shapes = jax.eval_shape(lambda key: api.init(model, key, image_shape), jax.random.key(0))
-    rules = api.param_rules(model, image_shape)
-    shardings = (
-        param_shardings(shapes[0], rules, mesh),
-        jax.tree.map(lambda _: replicated(mesh), shapes[1]),
-    )
-    places = jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        shapes,
-        shardings,
-    )
-    params, model_state = transfer_model(
-        checkpoint,
-        *places,
-        model=model,
-        image_shape=image_shape,
-        config=TransferConfig(averaged=averaged),
+    params, model_state = load_model(
+        checkpoint, mesh, model=model, image_shape=image_shape, averaged=averaged
     )
     return FrozenModel(model, params, model_state)
 
@@ -186,36 +167,3 @@ def only_size(data: Mapping[str, ProbeData]) -> tuple[int, int, int]:
             else "The config has no data sets; add one to config.datasets."
         )
     return (*sizes.pop(), 3)
-
-
-def file_probe_results(
-    program: str,
-    config: Any,
-    results: Mapping[str, Mapping[str, float]],
-    data: Mapping[str, ProbeData],
-    checkpoint: str,
-    directory: str | None,
-) -> None:
-    """Writes the record of a command that tries a representation; see `train_jax.record`.
-
-    Args:
-        program: the command.
-        config: its config.
-        results: by data set, then metric; ``examples`` among them.
-        data: the data sets.
-        checkpoint: as the user named it.
-        directory: where the user wants the record, if anywhere.
-
-    Raises:
-        UserError: it cannot be written there.
-    """
-    published = is_published(checkpoint)
-    made = make_record(
-        program,
-        config,
-        results,
-        meta={} if published else read_meta(checkpoint),
-        checkpoint=checkpoint if published else str(find(checkpoint)),
-        data=data,
-    )
-    file_result(made, directory)
