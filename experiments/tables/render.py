@@ -179,6 +179,7 @@ def _summary(table: str, cells: Sequence[Cell]) -> str:
 
 
 def _notes(cells: Sequence[Cell]) -> list[str]:
+    several = len({cell.target.column for cell in cells}) > 1
     about: dict[str, list[Target]] = {}
     for cell in cells:
         if cell.target.note:
@@ -187,7 +188,8 @@ def _notes(cells: Sequence[Cell]) -> list[str]:
     for note, targets in about.items():
         rows = dict.fromkeys(target.row for target in targets)
         columns = dict.fromkeys(target.column for target in targets)
-        where = columns if len(columns) < len(rows) else rows
+        # The only column of a table says nothing.
+        where = columns if several and len(columns) < len(rows) else rows
         notes.append(f"{'; '.join(where)}: {note}")
     return [*notes, *(note for cell in cells for note in cell.notes)]
 

@@ -74,7 +74,7 @@ TABLES: dict[str, Table] = {
     "vit_table8": Table("ViT, Table 8: position embeddings, 5-shot", 0.0015, _OF_TABLE_2),
     "vit_table9": Table("ViT, Table 9: VTAB-1k by task", 1.0, _OF_RUNS),
     "vit_extra": Table("ViT: further published figures", 0.15, _OF_TABLE_2),
-    "vit_open": Table("ViT: the quick start on open data", 0.5, _OF_RUNS),
+    "vit_open": Table("ViT: small runs on open data", 0.5, _OF_RUNS),
     "pose_table1": Table("VideoPose3D, Table 1: Human3.6M by action", 0.3, _OF_RUNS),
     "pose_table2": Table("VideoPose3D, Table 2: velocity error", 0.1, _OF_RUNS),
     "pose_table3": Table("VideoPose3D, Table 3: 2D detectors", 0.3, _OF_RUNS),

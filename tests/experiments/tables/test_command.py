@@ -49,6 +49,15 @@ def test_figures_without_a_common_form_are_a_list():
     assert max(line.count("|") for line in text.splitlines()) == 5
 
 
+def test_notes_say_what_they_are_about():
+    text = tables(["vit_open"])
+    assert (
+        "\n* ViT, four other digits, five labels a class: fine-tuned from masked patches: " in text
+    )
+    # The name of the only column would say nothing.
+    assert "\n* accuracy: " not in text
+
+
 def test_several_directories_are_read_together(results):
     some = f"{results}/run0,{results}/run1/results"
     assert " [2] = 93.25" in tables(["vit_table2", f"--results={some}"])

@@ -220,6 +220,15 @@ def test_the_open_benchmark_is_what_the_results_show():
             assert f"= {target.value:.1f} ± {target.std:.1f} |" in shown, target.name
 
 
+def test_small_runs_of_their_own_are_what_the_results_show():
+    text = " ".join((DIRECTORY.parents[1] / "RESULTS.md").read_text(encoding="utf-8").split())
+    targets = [t for t in targets_of("vit_open") if t.source == "experiments/RESULTS.md"]
+    assert len(targets) == 5
+    for target in targets:
+        spread = " %" if target.std is None else f" ± {target.std:.1f} |"
+        assert f" {target.value:.1f}{spread}" in text, target.name
+
+
 LINE = "r,c,1.5,,%,,src,printed,experiments/pose/h36m.py:27,,,test,mpjpe,,"
 
 
