@@ -74,7 +74,7 @@ def pseudo_label(
             checkpoint,
             mesh,
             model=config.model,
-            image_shape=image_shape(config.data),
+            image_shape=image_shape(data),
             averaged=config.transfer.averaged,
         )
         about = About(

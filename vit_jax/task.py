@@ -65,6 +65,11 @@ class ViTTrainConfig(TrainConfig):
     def __post_init__(self):
         if self.masked_patches is not None:
             masked_patch.check_model(self.masked_patches, self.model)
+            if self.pseudo_labels is not None:
+                raise UserError(
+                    "Masked patch prediction does not look at labels; set config.masked_patches or "
+                    "config.pseudo_labels, not both."
+                )
             if self.mixup or self.label_smoothing or self.loss != "softmax":
                 raise UserError(
                     "Masked patch prediction has no labels to mix or smooth and a loss of its own; "
@@ -167,7 +172,7 @@ def make_evaluations(config: ViTTrainConfig) -> dict[str, Evaluation]:
     evaluations = {}
     for name, data in config.evaluations.items():
         _require_classes(config, data)
-        api.grid_of(config.model, image_shape(data))
+        _require_grid(config, name, data)
         evaluations[name] = Evaluation(eval_data(data, batch_size=batch_size), metrics)
     return evaluations
 
@@ -204,6 +209,18 @@ def _probes(config: ViTTrainConfig) -> dict[str, Probe]:
 def image_shape(data: DataConfig) -> tuple[int, int, int]:
     """Height, width and channels of the images that reach the model."""
     return (*height_width(data.preprocess.size), 3)
+
+
+def _require_grid(config: ViTTrainConfig, name: str, data: DataConfig) -> None:
+    """Refuses images that the model's position table is not made for."""
+    shape, trained = image_shape(data), image_shape(config.data)
+    grid = api.grid_of(config.model, shape)
+    learned = isinstance(config.model, ViTConfig) and config.model.position == "learned"
+    if learned and grid != api.grid_of(config.model, trained):
+        raise UserError(
+            f"config.evaluations.{name} has images of {shape[0]}x{shape[1]} and the model's "
+            f"position table is for {trained[0]}x{trained[1]}; give both the same preprocess.size."
+        )
 
 
 def _require_classes(config: ViTTrainConfig, data: DataConfig) -> None:

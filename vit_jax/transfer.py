@@ -23,6 +23,7 @@ _POOLING = (
     "the checkpoint and the model pool differently; set model.pool to the checkpoint's, "
     "or name it in transfer.fresh or transfer.drop"
 )
+_PROBE = "MAPHead_0/probe"
 _LAYERS = (
     "the checkpoint is of another variant; choose it, or set model.width, model.depth, "
     "model.mlp_dim and model.num_heads to the checkpoint's"
@@ -131,16 +132,18 @@ def transfer_rules(
                     "model; correct it or take it out."
                 )
     grids = (config.source_grid or source_grid, target_grid)
+    hint = kind.hint if kind else ""
+    same_pool = all((name in sources) == (name in targets) for name in ("cls", _PROBE))
     return (
         *(Rule(pattern, "fresh") for pattern in config.fresh),
         *(Rule(pattern, "drop") for pattern in config.drop),
-        _head_rule(targets, keep_head=config.keep_head),
+        _head_rule(sources, targets, keep_head=config.keep_head, hint=hint),
         _pre_logits_rule(targets),
         _masked_patch_rule(targets),
         _position_rule(sources, targets, grids=grids),
-        Rule("cls|MAPHead_0/.*", "load", hint=_POOLING),
+        Rule("cls|MAPHead_0/.*", "load", hint=hint if same_pool else _POOLING),
         Rule("Transformer/encoder.*", "load", hint=_LAYERS),
-        Rule(".*", "load", hint=kind.hint if kind else ""),
+        Rule(".*", "load", hint=hint),
     )
 
 
@@ -148,11 +151,15 @@ def _kind_of(names: Container[str]) -> _Kind | None:
     return next((kind for kind in _KINDS if kind.parameter in names), None)
 
 
-def _head_rule(targets: dict[str, Any], *, keep_head: bool) -> Rule:
+def _head_rule(
+    sources: dict[str, Any], targets: dict[str, Any], *, keep_head: bool, hint: str
+) -> Rule:
     if "head/kernel" not in targets:
         return Rule("head/.*", "drop")
     if keep_head:
-        hint = "set model.num_classes to the checkpoint's, or transfer.keep_head to False"
+        found = sources.get("head/kernel")
+        if found is None or found.shape[-1] != targets["head/kernel"].shape[-1]:
+            hint = "set model.num_classes to the checkpoint's, or transfer.keep_head to False"
         return Rule("head/.*", "load", hint=hint)
     return Rule("head/.*", "zero")
 

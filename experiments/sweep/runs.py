@@ -78,7 +78,8 @@ def named_experiment() -> Experiment:
     """The experiment of ``--config``.
 
     Raises:
-        UserError: none is named; or evaluations are overridden, which differ between the runs.
+        UserError: none is named, or it is of something else than a run of ``vit_jax.train``; or
+            evaluations are overridden, which differ between the runs.
     """
     named_config()
     flag = flags.FLAGS["config"]
@@ -95,7 +96,9 @@ def named_experiment() -> Experiment:
     assert spec.loader is not None  # the flag has loaded it before
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return Experiment(module, arg, overrides)
+    experiment = Experiment(module, arg, overrides)
+    experiment.config()
+    return experiment
 
 
 def run(config: ViTTrainConfig, workdir: str, what: str) -> Metrics | None:

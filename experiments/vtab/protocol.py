@@ -28,8 +28,11 @@ def vtab(
 
     Raises:
         PreemptedError: a stop was asked for.
-        UserError: data that are not there, or a run that cannot be made.
+        UserError: settings that the experiment does not take, data that are not there, or a run
+            that cannot be made.
     """
+    for setting in settings:  # which the experiment file may not take
+        experiment.config(task=tasks[0], **dict(setting))
     _require_data(experiment, tasks, selects=len(settings) > 1)
     lines = []
     best = settings[0]

@@ -141,6 +141,7 @@ def test_rates_are_those_of_table_4():
     [
         ((), "--workdir is missing"),
         (("--workdir=x", "--rates=0.1,fast"), "--rates='0.1,fast' must be numbers"),
+        (("--workdir=x", "--config=experiments/pose/cmu.py:1"), "not a key that ViTTrainConfig"),
         (("--workdir=x", "--rates=0"), "none below 1e-08"),
         (("--workdir=x", "--seeds=1,1"), "--seeds='1,1' must be different numbers"),
         (("--workdir=x", "--config.evaluations.test.split=train"), "differs between the runs"),

@@ -232,6 +232,10 @@ def test_the_table_is_that_of_the_paper():
     [
         ((), "--workdir is missing"),
         (("--workdir=x", "--tasks=dtd,snorb"), "Unknown VTAB task 'snorb'"),
+        (
+            ("--workdir=x", "--rates=0.1", "--config=experiments/vit/bit_vtab.py:R50x1"),
+            "no argument 'lr'",
+        ),
         (("--workdir=x", "--steps=0"), "--steps='0' must be different numbers, none below 1"),
     ],
 )

@@ -108,6 +108,10 @@ def test_mistakes_in_the_command_line(place, words, pattern):
         ("--config.data.split=trian", "no split 'trian': its splits are train, test"),
         ("--config.data.preprocess.size=18", "18 is not divisible by the patch of 4 pixels"),
         ("--config.model.width=30", "30 is not a multiple of the 4 heads; choose another"),
+        (
+            "--config.evaluations.test.preprocess.size=20",
+            r"evaluations\.test has images of 20x20 .* table is for 16x16",
+        ),
         ("--config.model.num_classes=7", r"10 classes .*head 7; set config\.model\.num_classes=10"),
         ("--config.batch_size=18", "18 does not split over 4 devices.*choose a multiple of 4"),
         ("--config.evaluation_batch_size=18", "batch of 18 does not split over 4 devices; choose"),

@@ -35,6 +35,7 @@ from vit_jax.least_squares import few_shot, means_by_name
 from vit_jax.masked_patch import MaskedPatchConfig
 from vit_jax.models import api
 from vit_jax.models.config import ViTConfig
+from vit_jax.noisy_student import PseudoLabelConfig
 from vit_jax.representations import ProbeData, Represented, load_frozen, make_extractor, only_size
 from vit_jax.task import make_task
 
@@ -201,6 +202,7 @@ def test_the_model_of_a_published_file_is_recognised(data_dir):
     [
         ({"mixup": 0.2}, "no labels to mix"),
         ({"loss": "sigmoid"}, "a loss of its own"),
+        ({"pseudo_labels": PseudoLabelConfig(data=TEST, labels="x")}, "not both"),
         ({"masked_patches": None}, "patch_outputs is for masked patch prediction"),
     ],
 )

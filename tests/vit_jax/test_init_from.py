@@ -164,6 +164,7 @@ class TestWhatDoesNotFit:
         [
             ({"depth": 3}, "model.depth"),
             ({"width": 48}, "model.width"),
+            ({"width": 48}, r"cls: does not fit \(.*\); the checkpoint is of another variant"),
             ({"patch_size": (8, 8)}, "embedding/kernel: .* model.patch_size"),
             ({"pool": "gap"}, "cls: not in the model .* model.pool"),
             ({"pool": "map"}, "MAPHead_0/probe: missing in the checkpoint .* model.pool"),
