@@ -122,40 +122,6 @@ def test_the_averaged_parameters_follow_the_trained_ones(tmp_path):
             np.testing.assert_allclose(state[ema], expected, rtol=1e-5, atol=1e-7)
 
 
-def compilations(config, workdir):
-    """Names of the programs compiled in a run."""
-    names = []
-
-    class Listen(logging.Handler):
-        def emit(self, record):
-            text = record.getMessage()
-            if text.startswith("Finished XLA compilation of "):
-                names.append(text.split()[4])
-
-    listener = Listen()
-    loggers = [logging.getLogger("jax._src.dispatch"), logging.getLogger("jax._src.interpreters")]
-    with jax.log_compiles(True):
-        for logger in loggers:
-            logger.addHandler(listener)
-        try:
-            train(config, workdir)
-        finally:
-            for logger in loggers:
-                logger.removeHandler(listener)
-    return sorted(names)
-
-
-def test_nothing_is_compiled_after_the_first_of_its_kind(tmp_path):
-    """Neither steps, nor log lines, nor evaluations, nor saves compile a second time."""
-    every = {"checkpoint": CheckpointConfig(every="2 steps"), "evaluate_every": "2 steps"}
-    every |= {"schedule": tiny.constant(), "ema_decay": 0.9, **PLAIN}
-    train(tiny.make_config(total="2 steps", **every), tmp_path / "warm")
-    few = compilations(tiny.make_config(total="4 steps", **every), tmp_path / "few")
-    many = compilations(tiny.make_config(total="12 steps", **every), tmp_path / "many")
-    assert sum("train_step" in name for name in many) == 1
-    assert many == few
-
-
 @pytest.mark.slow
 def test_a_window_of_steps_is_profiled(tmp_path):
     profile = ProfileConfig(start=2, steps=2)
