@@ -8,6 +8,18 @@
 (train_jax/record.py); --format: markdown (the default), latex, json or csv. For every figure: the
 mean and standard deviation over runs beside the published value, and whether they agree; for those
 that were not run, the commands and what they are planned to cost.
+
+The JSON object has
+    format_version  1; raised whenever a key that is listed here changes its meaning or goes
+    table, title
+    figures         in the table's order: row, column, unit, published, published_std, source,
+                    status, config, start, note (of the figure, see experiments/tables/target.py);
+                    measured, measured_std, difference (in its unit; null where there is none),
+                    runs, verdict, notes (of the records, see experiments/tables/match.py)
+    missing         what to launch, in its order: command, figures (how many of the missing ones it
+                    gives), runs, exaflop_per_run, cost_per_run (null: not known), its unit, printed
+                    (whether that cost is published)
+CSV has the keys of the figures, a figure a line.
 """
 
 import argparse

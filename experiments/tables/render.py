@@ -10,6 +10,9 @@ from experiments.tables.match import Cell
 from experiments.tables.missing import Launch
 from experiments.tables.target import TABLES, Target
 
+JSON_FORMAT_VERSION = 1
+"""Raised whenever a key changes its meaning or goes."""
+
 _SIGNS = {"within noise": "=", "above": ">", "below": "<"}
 _LEGEND = (
     "measured ± standard deviation [number of runs] = > < published: within noise of it, above, "
@@ -61,8 +64,9 @@ def latex(table: str, cells: Sequence[Cell], missing: Sequence[Launch]) -> str:
 
 
 def as_json(table: str, cells: Sequence[Cell], missing: Sequence[Launch]) -> str:
-    """Everything, for programs."""
+    """Everything, for programs; the command's docstring lists the keys."""
     value = {
+        "format_version": JSON_FORMAT_VERSION,
         "table": table,
         "title": TABLES[table].title,
         "figures": [_fields(cell) for cell in cells],

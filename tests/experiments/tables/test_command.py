@@ -3,14 +3,16 @@
 import csv
 import io
 import json
+import re
 
 import commands
 import pytest
 from etils import epath
 from made_records import finetuned
 
+from experiments.tables import __main__ as command
 from experiments.tables.__main__ import tables
-from experiments.tables.target import TABLES
+from experiments.tables.target import TABLES, targets_of
 from train_jax.errors import UserError
 from train_jax.record import write
 
@@ -87,6 +89,37 @@ def test_json_and_csv_have_a_figure_each(results):
     assert {line["verdict"] for line in lines} == {"within noise", "not run", "not made here"}
     first = value["missing"][0]
     assert (first["cost_per_run"], first["unit"]) == (2500, "TPUv3-core-days")
+
+
+def test_the_keys_of_json_are_those_that_the_command_documents():
+    value = json.loads(tables(["vit_table2", "--format=json"]))
+    assert list(value) == ["format_version", "table", "title", "figures", "missing"]
+    assert (value["format_version"], value["table"]) == (1, "vit_table2")
+    documented = " ".join((command.__doc__ or "").partition("The JSON object has")[2].split())
+    figures, _, missing = documented.partition(" missing what to launch")
+    for name, text in (("figures", figures), ("missing", missing)):
+        keys = set(value[name][0])
+        assert all(set(one) == keys for one in value[name])
+        assert keys <= set(re.findall(r"\w+", text))
+    lines = csv.DictReader(io.StringIO(tables(["vit_table2", "--format=csv"])))
+    assert lines.fieldnames == ["table", *value["figures"][0]]
+
+
+@pytest.mark.parametrize("form", ["markdown", "latex", "json", "csv"])
+@pytest.mark.parametrize("name", TABLES)
+def test_every_table_has_every_form_without_results(name, form):
+    text = tables([name, f"--format={form}"])
+    figures = len(targets_of(name))
+    if form == "markdown":
+        assert text.startswith(f"## {TABLES[name].title}\n")
+        assert f"\nOf {figures} figures: " in text
+    elif form == "latex":
+        assert f"% Of {figures} figures: " in text
+        assert text[text.index(r"\begin{tabular}") : text.index(r"\end{tabular}")].isascii()
+    elif form == "json":
+        assert len(json.loads(text, parse_constant=pytest.fail)["figures"]) == figures
+    else:
+        assert len(list(csv.DictReader(io.StringIO(text)))) == figures
 
 
 @pytest.mark.parametrize(
