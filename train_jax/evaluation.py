@@ -78,7 +78,8 @@ def make_collector(
         once, at its first call.
 
     Raises:
-        UserError: the batch does not split evenly over the mesh, or the split has no examples.
+        UserError: the batch does not split evenly over the mesh; or, at a call, the split has no
+            examples.
     """
     _require_divisible(data, mesh)
     sharding = batch_sharding(mesh)

@@ -124,9 +124,13 @@ def remedy(config: TrainConfig, chosen: Slice) -> str:
     tries += [{**every, "accumulate": config.accumulate * n} for n in (2, 4, 8)]
     tried = [config]
     for changes in tries:
-        if _changed(config, changes) in tried:
+        try:
+            changed = _changed(config, changes)
+        except UserError:  # which the config does not allow
             continue
-        tried.append(_changed(config, changes))
+        if changed in tried:
+            continue
+        tried.append(changed)
         for attempt in _attempts(config, chosen, changes):
             if attempt.forecast.fits:
                 seconds = attempt.forecast.step_seconds

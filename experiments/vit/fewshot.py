@@ -22,8 +22,8 @@ During pre-training: pretrain.py and masked_patch.py take `fewshot=NAMES` behind
 
 Expected: B/16 on JFT-300M, ImageNet 5-shot 64.2 % (Table 8: 1-D learned position embedding).
 
-Cost: representing the images once. Each choice of 25 images for 1,000 classes at width 1,280, with
-50,000 test images, then takes 7 seconds of a CPU core, as measured.
+Cost: representing the images once. A choice of images then takes a decomposition on the host, of a
+matrix as large as the representation is wide.
 """
 
 from ml_collections import ConfigDict
