@@ -16,6 +16,7 @@ from train_jax.config import from_config
 from train_jax.errors import NotFiniteError, UserError
 from train_jax.optimizers import Sgd
 from vit_jax.data.preprocess import ResizeCrop, Squash
+from vit_jax.models.config import ViTConfig
 from vit_jax.task import ViTTrainConfig, make_task
 from vit_jax.vtab import TASKS
 
@@ -32,6 +33,7 @@ def test_every_task_has_the_papers_recipe_and_its_exceptions(name):
     assert (config.batch_size, config.total, config.loss) == (512, "2500 steps", "softmax")
     assert (config.schedule.base, config.schedule.warmup) == (0.01, "200 steps")
     assert config.optimizer == Sgd(momentum=0.9, accumulator_dtype="bfloat16", clip_norm=1.0)
+    assert isinstance(config.model, ViTConfig)
     assert (config.model.num_classes, config.model.dropout) == (task.num_classes, 0.1)
     assert config.flip == task.flip
     assert config.data.preprocess == (ResizeCrop(448, 384) if task.crop else Squash(384))

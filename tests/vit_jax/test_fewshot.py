@@ -266,6 +266,7 @@ def test_the_record_of_a_run_says_what_few_shot_evaluation_saw_and_what_training
     found = record.splits["fewshot_digits"]
     assert found["data"] == json.loads(json.dumps(to_dict(DIGITS)))
     assert (set(found["metrics"]), found["examples"]) == ({"1shot", "5shot"}, tiny.NUM_TEST)
+    assert record.step
     operations = 6 * multiply_adds(config.model, SHAPE) * record.step * config.batch_size
     assert record.cost["exaflop"] == pytest.approx(operations / 1e18)
 
