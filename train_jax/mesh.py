@@ -34,7 +34,8 @@ class MeshConfig:
 
 
 # Of ViT-H/14 on v3:16x16, 128 shards take 0.4 % fewer cycles than 64 and exchange a third more, 16
-# take 1 % more and exchange half as much again (benchmarks/plan_table.py options, estimated).
+# take 1 % more and exchange half as much again (benchmarks/plan_table.py options, estimated, before
+# LayerNorm and softmax were made cheaper).
 MAX_SHARDS = 64
 
 # On a CPU; more would multiply the memory of the parameters for little.

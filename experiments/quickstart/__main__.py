@@ -9,7 +9,6 @@ is generated from formulas: one sees a single frame, one 27. The commands that i
 printed as it goes.
 """
 
-import shutil
 import statistics
 import sys
 import time
@@ -20,6 +19,7 @@ from absl import flags
 
 from experiments.quickstart import finetune, pretrain
 from experiments.quickstart.lifting import lifting
+from experiments.quickstart.workdir import make_anew
 from train_jax import main
 from train_jax.budget import SECONDS_PER_DAY
 from train_jax.config import from_config
@@ -33,9 +33,7 @@ SEEDS = (0, 1, 2)
 
 def quickstart(workdir: Path) -> None:
     """Runs everything and prints the tables of results."""
-    if workdir.exists():
-        shutil.rmtree(workdir)
-    workdir.mkdir(parents=True)
+    make_anew(workdir)
     began = time.perf_counter()
     sys.stdout.write(images(workdir))
     sys.stdout.write(lifting(workdir))

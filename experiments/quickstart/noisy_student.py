@@ -27,7 +27,6 @@ Cost: ten minutes on 2 CPU cores that were busy with other work as well.
 """
 
 import dataclasses
-import shutil
 import statistics
 import sys
 from pathlib import Path
@@ -35,6 +34,7 @@ from pathlib import Path
 from absl import flags
 from ml_collections import ConfigDict
 
+from experiments.quickstart.workdir import make_anew
 from train_jax import main
 from train_jax.config import from_config, parse_arg, to_config_dict
 from train_jax.errors import UserError
@@ -176,9 +176,7 @@ def _say(line: str) -> None:
 
 def _command() -> None:
     workdir = Path(flags.FLAGS.workdir)
-    if workdir.exists():
-        shutil.rmtree(workdir)
-    workdir.mkdir(parents=True)
+    make_anew(workdir)
     _say(table([self_training(workdir, seed=seed) for seed in SEEDS]))
 
 

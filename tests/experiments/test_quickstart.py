@@ -6,6 +6,7 @@ from configs import parsed
 
 from experiments.pose import cmu
 from experiments.quickstart import lift, lifting, motion
+from experiments.quickstart.workdir import make_anew
 from pose_jax.data import motion as formulas
 from pose_jax.data import store
 from pose_jax.train_config import PoseTrainConfig
@@ -100,3 +101,18 @@ def test_help_and_a_missing_name():
     refused = command.run("experiments.quickstart.motion")
     assert refused.code == USER_ERROR_EXIT_CODE
     assert "--file is missing; name the one to write." in refused.stderr
+
+
+def test_only_its_own_directory_is_made_anew(tmp_path):
+    ours, theirs = tmp_path / "new" / "runs", tmp_path / "thesis"
+    for _ in range(2):
+        make_anew(ours)
+        assert not (ours / "run").exists()
+        (ours / "run").mkdir()
+    theirs.mkdir()
+    make_anew(theirs)  # an empty one
+    (tmp_path / "chapter").write_text("")
+    for full in (tmp_path, tmp_path / "chapter"):
+        with pytest.raises(UserError, match="would be deleted; name"):
+            make_anew(full)
+    assert (tmp_path / "chapter").exists()
