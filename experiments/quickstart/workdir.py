@@ -14,13 +14,14 @@ def make_anew(workdir: Path) -> None:
     Raises:
         UserError: it holds something else.
     """
-    if workdir.exists() and not (workdir / _MARK).exists():
-        if not workdir.is_dir() or any(workdir.iterdir()):
-            raise UserError(
-                f"--workdir={workdir} is not of an earlier quick start, and would be deleted; name "
-                "a directory that is empty or does not exist."
-            )
-    if workdir.exists():
+    exists = workdir.exists()
+    in_use = exists and (not workdir.is_dir() or any(workdir.iterdir()))
+    if in_use and not (workdir / _MARK).exists():
+        raise UserError(
+            f"--workdir={workdir} is not of an earlier quick start, and would be deleted; name a "
+            "directory that is empty or does not exist."
+        )
+    if exists:
         shutil.rmtree(workdir)
     workdir.mkdir(parents=True)
     (workdir / _MARK).touch()
