@@ -229,6 +229,16 @@ def test_softmax_is_float32_in_bfloat16():
     assert re.search(r"f32\[1,1,64,64\] = exp", jaxpr)
 
 
+def test_the_backward_pass_makes_its_own_logits():
+    """Merged with the forward pass's they would be kept, in float32, for every unrolled layer."""
+    q = jnp.ones((1, 5, 1, 8))
+    jaxpr = str(jax.make_jaxpr(lambda q, k, v: jax.vjp(attend, q, k, v)[1](v))(q, q, q))
+    barrier = jaxpr.index("optimization_barrier")
+    logits = [match.start() for match in re.finditer(r"f32\[1,1,5,5\] = dot_general", jaxpr)]
+    assert len([place for place in logits if place < barrier]) == 1
+    assert len([place for place in logits if place > barrier]) == 2
+
+
 def test_attention_and_its_derivative():
     """Against the plain formula, differentiated automatically; more queries than keys."""
 
