@@ -37,8 +37,16 @@ def each_layer(
 
     Returns:
         What ``reduce`` returns, with a leading axis of layers.
+
+    Raises:
+        UserError: the model's positions are not at the stem.
     """
-    block = EncoderBlock(config)
+    if config.position == "relative" or config.position_at != "stem":
+        raise UserError(
+            f"Attention is looked at in models whose positions are at the stem, not with "
+            f"position={config.position!r} and position_at={config.position_at!r}; take another."
+        )
+    block = EncoderBlock(config, config.grid(images.shape))
 
     def run(x: jax.Array, layer: Any) -> tuple[jax.Array, Any]:
         x, tapped = _tap(block, layer, x)

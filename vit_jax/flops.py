@@ -42,7 +42,9 @@ def _transformer(config: ViTConfig, image_shape: tuple[int, ...]) -> int:
     total += rows * columns * patch * config.width
     tokens, width = config.num_tokens(image_shape), config.width
     dense = 4 * width * width + 2 * width * config.mlp_dim
-    total += config.depth * (tokens * dense + 2 * tokens * tokens * width)
+    # Relative positions are one more product of attention.
+    products = 3 if config.position == "relative" else 2
+    total += config.depth * (tokens * dense + products * tokens * tokens * width)
     if config.pool == "map":
         # One query; keys and values of all tokens.
         total += tokens * 2 * width * width + 2 * tokens * width

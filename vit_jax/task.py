@@ -215,8 +215,8 @@ def _require_grid(config: ViTTrainConfig, name: str, data: DataConfig) -> None:
     """Refuses images that the model's position table is not made for."""
     shape, trained = image_shape(data), image_shape(config.data)
     grid = api.grid_of(config.model, shape)
-    learned = isinstance(config.model, ViTConfig) and config.model.position == "learned"
-    if learned and grid != api.grid_of(config.model, trained):
+    fixed = not isinstance(config.model, ViTConfig) or config.model.position in ("sincos2d", "none")
+    if not fixed and grid != api.grid_of(config.model, trained):
         raise UserError(
             f"config.evaluations.{name} has images of {shape[0]}x{shape[1]} and the model's "
             f"position table is for {trained[0]}x{trained[1]}; give both the same preprocess.size."

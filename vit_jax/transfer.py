@@ -28,6 +28,16 @@ _LAYERS = (
     "the checkpoint is of another variant; choose it, or set model.width, model.depth, "
     "model.mlp_dim and model.num_heads to the checkpoint's"
 )
+# The ablations of the ViT paper's Table 8 are evaluated at the size of pre-training.
+_OTHER_POSITIONS = (
+    r"Transformer/(encoderblock/)?posembed_input/(?!pos_embedding$).*"
+    "|Transformer/encoderblock/posembed_input/pos_embedding"
+    "|.*/relative_embedding"
+)
+_OTHER_POSITIONS_HINT = (
+    "only a position table at the stem is resized; keep the size of the images, and set "
+    "model.position and model.position_at to the checkpoint's"
+)
 
 
 class _Kind(NamedTuple):
@@ -141,6 +151,7 @@ def transfer_rules(
         _pre_logits_rule(targets),
         _masked_patch_rule(targets),
         _position_rule(sources, targets, grids=grids),
+        Rule(_OTHER_POSITIONS, "load", hint=_OTHER_POSITIONS_HINT),
         Rule("cls|MAPHead_0/.*", "load", hint=hint if same_pool else _POOLING),
         Rule("Transformer/encoder.*", "load", hint=_LAYERS),
         Rule(".*", "load", hint=hint),

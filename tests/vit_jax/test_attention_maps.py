@@ -218,6 +218,13 @@ def _probe_logits(config, params, images):
     return np.einsum("hd,bnhd->bhn", attention["query"]["bias"], k) / math.sqrt(8)
 
 
+@pytest.mark.parametrize("change", [{"position": "relative"}, {"position_at": "layers_shared"}])
+def test_positions_that_are_not_at_the_stem_are_refused(change):
+    config = dataclasses.replace(TINY, **change)
+    with pytest.raises(UserError, match="positions are at the stem, not with position="):
+        attention_maps.rollout(config, _init(config), images(1))
+
+
 def test_batches_do_not_matter():
     config = dataclasses.replace(TINY, position="sincos2d")
     params = nested({k: 1.5 * v for k, v in _init(config).items()})

@@ -77,10 +77,11 @@ def counted(jaxpr):
         ViTConfig((8, 8), width=32, depth=3, mlp_dim=64, num_heads=4, num_classes=0),
         ViTConfig((4, 8), 32, 2, 64, 4, num_classes=0, pool="map"),
         ViTConfig((8, 8), 32, 2, 64, 4, num_classes=0, pool="gap"),
+        ViTConfig((8, 8), 32, 2, 64, 4, num_classes=0, position="relative"),
         ViTConfig((1, 1), 32, 2, 64, 4, num_classes=0, stem=ResNetStem((1, 2, 1), width=32)),
         ViTConfig((4, 4), 32, 2, 64, 4, num_classes=0, stem=ResNetStem((), width=32)),
     ],
-    ids=["token", "map", "gap", "hybrid", "root"],
+    ids=["token", "map", "gap", "relative", "hybrid", "root"],
 )
 def test_the_count_is_that_of_the_model(config):
     shape = (32, 64, 3)

@@ -177,6 +177,20 @@ class TestWhatDoesNotFit:
             self.plan(TINY, dataclasses.replace(TINY, **change))
 
     @pytest.mark.parametrize(
+        ("change", "table"),
+        [
+            ({"position": "learned2d"}, "posembed_input/column_embedding"),
+            ({"position": "relative"}, "relative_embedding"),
+            ({"position_at": "layers"}, "encoderblock/posembed_input/pos_embedding"),
+        ],
+    )
+    def test_another_size_where_positions_are_not_resized(self, change, table):
+        model = dataclasses.replace(TINY, **change)
+        assert self.plan(model, model)
+        with pytest.raises(UserError, match=f"{table}: does not fit .*; only a position table at"):
+            self.plan(model, model, target_image=(32, 32, 3))
+
+    @pytest.mark.parametrize(
         ("change", "message"),
         [
             ({"stages": (1, 2)}, "block2/unit1/conv1/kernel: missing .* model.stages"),

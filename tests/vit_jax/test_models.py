@@ -15,9 +15,10 @@ from vit_jax.models.attention import (
     _with_sums,
     _with_sums_by_product,
     attend,
-    attend_with_dropout,
+    attend_plainly,
+    relative_logits,
 )
-from vit_jax.models.embeddings import sincos2d
+from vit_jax.models.embeddings import PositionEmbedding, learned_shapes, sincos2d
 from vit_jax.models.layers import EPSILON, LayerNorm, dropout, stochastic_depth
 from vit_jax.models.variants import SIZES
 from vit_jax.models.vit import ResNetStem, ViTConfig, config_for
@@ -256,7 +257,7 @@ def test_attention_and_its_derivative():
         np.testing.assert_allclose(actual, expected, atol=1e-5)
         for ours, theirs in zip(vjp(gradient), plain_vjp(gradient), strict=True):
             np.testing.assert_allclose(ours, theirs, atol=1e-4)
-        dropped = attend_with_dropout(q, k, v, 0.0, key=None)
+        dropped = attend_plainly(q, k, v)
         np.testing.assert_allclose(dropped, expected, atol=1e-5)
 
 
@@ -301,7 +302,7 @@ def test_layer_norm_and_its_derivative():
     np.testing.assert_allclose(constant[0, 0], params["bias"], atol=1e-5)
 
 
-@pytest.mark.parametrize("position", ["learned", "sincos2d", "none"])
+@pytest.mark.parametrize("position", ["learned", "learned2d", "relative", "sincos2d", "none"])
 @pytest.mark.parametrize("pool", ["token", "gap", "map"])
 def test_non_square_images_and_patches(pool, position):
     config = dataclasses.replace(TINY, patch_size=(4, 8), pool=pool, position=position)
@@ -312,7 +313,8 @@ def test_non_square_images_and_patches(pool, position):
     assert config.num_tokens(images.shape) == tokens
     assert logits.shape == (4, 10)
     assert outputs["encoded"].shape == (4, tokens, 24)
-    assert ("posembed_input" in params["Transformer"]) == (position == "learned")
+    at_stem = position in ("learned", "learned2d")
+    assert ("posembed_input" in params["Transformer"]) == at_stem
 
 
 def test_without_positions_a_vit_is_a_bag_of_patches():
@@ -321,6 +323,113 @@ def test_without_positions_a_vit_is_a_bag_of_patches():
     upside_down = images.reshape(4, 4, 4, 16, 3)[:, ::-1].reshape(images.shape)
     logits = [apply(config, params, x)[0] for x in (images, upside_down)]
     np.testing.assert_allclose(logits[0], logits[1], atol=1e-5)
+
+
+@pytest.mark.parametrize("pool", ["token", "gap"])
+def test_two_dimensional_positions(pool):
+    """Row beside column; the class token has a vector of its own (ViT paper, Appendix D.4)."""
+    config = dataclasses.replace(TINY, position="learned2d", pool=pool)
+    embedding = PositionEmbedding(config, (2, 3))
+    shapes = learned_shapes(config, (2, 3))
+    assert shapes["row_embedding"] == (2, 12)
+    assert shapes["column_embedding"] == (3, 12)
+    rng = np.random.default_rng(0)
+    params = {name: rng.normal(size=shape).astype("f4") for name, shape in shapes.items()}
+    (table,) = embedding.apply({"params": params}, method="table")
+    if pool == "token":
+        np.testing.assert_array_equal(table[0], params["cls_embedding"][0, 0])
+        table = table[1:]
+    for i, (row, column) in enumerate(np.ndindex(2, 3)):
+        expected = [params["row_embedding"][row], params["column_embedding"][column]]
+        np.testing.assert_array_equal(table[i], np.concatenate(expected))
+
+
+def test_relative_positions_are_a_second_attention():
+    """Against a loop over all pairs; queries look at vectors of the distance, scaled alike."""
+    key, other = jax.random.split(jax.random.key(0))
+    q = jax.random.normal(key, (2, 4, 3, 8))
+    embedding = jax.random.normal(other, (7, 3, 8))
+    with jax.default_matmul_precision("highest"):
+        actual = np.asarray(relative_logits(q, embedding))
+    for b, h, i, j in np.ndindex(2, 3, 4, 4):
+        expected = np.dot(q[b, i, h], embedding[i - j + 3, h]) / np.sqrt(8)
+        np.testing.assert_allclose(actual[b, h, i, j], expected, atol=1e-5)
+
+
+def test_relative_positions_reach_the_logits():
+    config = dataclasses.replace(TINY, position="relative")
+    params, images = make(config)
+    attention = params["Transformer"]["encoderblock"]["MultiHeadDotProductAttention_0"]
+    tokens = config.num_tokens(images.shape)
+    assert attention["relative_embedding"].shape == (
+        TINY.depth, 2 * tokens - 1, TINY.num_heads, TINY.head_dim
+    )  # fmt: skip
+    gradients = loss_and_gradient(config, params, images)[1]["Transformer"]["encoderblock"]
+    gradient = gradients["MultiHeadDotProductAttention_0"]["relative_embedding"]
+    assert (jnp.abs(gradient).sum((0, 2, 3)) > 0).all()
+
+
+@pytest.mark.parametrize("position", ["learned", "learned2d"])
+def test_positions_in_every_layer(position):
+    """Equal vectors in every layer are shared ones; in a single layer, those at the stem."""
+    layers = dataclasses.replace(TINY, position=position, position_at="layers")
+    shared = dataclasses.replace(layers, position_at="layers_shared")
+    params, images = make(layers)
+    blocks = params["Transformer"]["encoderblock"]
+    assert "posembed_input" not in params["Transformer"]
+    stacked = blocks["posembed_input"]
+    assert all(len(leaf) == TINY.depth for leaf in stacked.values())
+    one = {name: leaf[0] for name, leaf in stacked.items()}
+    same = {name: jnp.stack([leaf] * TINY.depth) for name, leaf in one.items()}
+    plain = {name: leaf for name, leaf in blocks.items() if name != "posembed_input"}
+
+    def logits(config, encoder):
+        return apply(config, params | {"Transformer": params["Transformer"] | encoder}, images)[0]
+
+    expected = logits(layers, {"encoderblock": plain | {"posembed_input": same}})
+    at_encoder = {"encoderblock": plain, "posembed_input": one}
+    np.testing.assert_allclose(logits(shared, at_encoder), expected, atol=1e-5)
+    assert jnp.abs(logits(layers, {"encoderblock": blocks}) - expected).max() > 1e-3
+
+    first = {"encoderblock": jax.tree.map(lambda leaf: leaf[:1], plain), "posembed_input": one}
+    single = dataclasses.replace(shared, depth=1)
+    stem = dataclasses.replace(single, position_at="stem")
+    np.testing.assert_allclose(logits(single, first), logits(stem, first), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"position": "relative"},
+        {"position": "learned2d", "position_at": "layers"},
+        {"position_at": "layers_shared"},
+    ],
+)
+def test_other_positions_scanned_and_unrolled(changes):
+    config = dataclasses.replace(TINY, **changes)
+    params, images = make(config)
+    unrolled = dataclasses.replace(config, execution="unrolled", remat="none")
+    expected, gradients = loss_and_gradient(config, params, images)
+    actual, others = loss_and_gradient(unrolled, params, images)
+    np.testing.assert_allclose(actual, expected, rtol=1e-5)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), gradients, others
+    )
+    assert len(jax.tree.leaves(params)) == len(jax.tree.leaves(gradients))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"position": "relative", "position_at": "layers"}, "position_at='layers' is for"),
+        ({"position": "none", "position_at": "layers_shared"}, "set position_at='stem'"),
+        ({"position": "relative", "attention": "cudnn"}, "knows no relative positions"),
+        ({"position": "learned2d", "width": 15, "num_heads": 3}, "needs an even width, not 15"),
+    ],
+)
+def test_positions_that_do_not_go_together(changes, said):
+    with pytest.raises(UserError, match=said):
+        dataclasses.replace(TINY, **changes)
 
 
 def test_sincos2d():
@@ -426,6 +535,9 @@ def test_sharding_rules_cover_every_parameter_and_all_apply():
     configs = [
         (TINY, SHAPE),
         (dataclasses.replace(TINY, pool="map", representation_size=8), SHAPE),
+        (dataclasses.replace(TINY, position="learned2d"), SHAPE),
+        (dataclasses.replace(TINY, position="learned2d", position_at="layers"), SHAPE),
+        (dataclasses.replace(TINY, position="relative"), SHAPE),
         (HYBRID, (32, 32, 3)),
     ]
     used: set[str] = set()

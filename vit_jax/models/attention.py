@@ -6,10 +6,11 @@ from typing import Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 
 from train_jax.errors import UserError
-from vit_jax.models.initializers import xavier_uniform
+from vit_jax.models.initializers import normal, xavier_uniform
 from vit_jax.models.layers import add_bias, dropout, zeros
 
 AttentionKind = Literal["auto", "einsum", "cudnn"]
@@ -49,6 +50,7 @@ class MultiHeadAttention(nn.Module):
     dtype: jnp.dtype
     kind: AttentionKind = "auto"
     dropout: float = 0.0
+    relative: bool = False
 
     @nn.compact
     def __call__(
@@ -62,12 +64,16 @@ class MultiHeadAttention(nn.Module):
 
         q, k, v = project("query", queries), project("key", tokens), project("value", tokens)
         rate = 0.0 if key is None else self.dropout
-        if _use_cudnn(self.kind, self.dtype, head_dim, rate):
+        bias = None
+        if self.relative:
+            shape = (2 * q.shape[-3] - 1, self.num_heads, head_dim)
+            bias = relative_logits(q, self.param("relative_embedding", normal(0.02), shape))
+        if bias is None and _use_cudnn(self.kind, self.dtype, head_dim, rate):
             q, k, v = (checkpoint_name(x, "qkv") for x in (q, k, v))
             y = jax.nn.dot_product_attention(q, k, v, implementation="cudnn")
             y = checkpoint_name(y, "attention")
-        elif rate:
-            y = attend_with_dropout(q, k, v, rate, key=key)
+        elif rate or bias is not None:
+            y = attend_plainly(q, k, v, bias, rate, key=key)
         else:
             y = attend(q, k, v)
         return HeadsDense(self.num_heads, head_dim, self.dtype, back=True, name="out")(y)
@@ -82,14 +88,42 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
     return _heads_second(_attend(*(_heads_second(x) for x in (q * scale, k, v))))
 
 
-def attend_with_dropout(
-    q: jax.Array, k: jax.Array, v: jax.Array, rate: float, *, key: jax.Array | None
+def attend_plainly(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    bias: jax.Array | None = None,
+    rate: float = 0.0,
+    *,
+    key: jax.Array | None = None,
 ) -> jax.Array:
-    """The same with dropout on the attention weights."""
+    """The same with a bias (b, h, q, n) on the logits, and dropout on the attention weights."""
     q, k, v = (_heads_second(checkpoint_name(x, "qkv")) for x in (q, k, v))
     logits = _product(q * jnp.asarray(q.shape[-1] ** -0.5, q.dtype), k, 3, 3, jnp.float32)
+    logits = logits if bias is None else logits + bias
     weights = dropout(jax.nn.softmax(logits, axis=-1).astype(v.dtype), rate, key=key)
     return checkpoint_name(_heads_second(_product(weights, v, 3, 2, v.dtype)), "attention")
+
+
+def relative_logits(q: jax.Array, embedding: jax.Array) -> jax.Array:
+    """What queries make of the distances to the keys (ViT paper, Appendix D.4).
+
+    A second attention, whose keys are vectors of the distance between query and key in the
+    sequence; its logits are a bias on those of the first, and scaled like them. The paper does not
+    say whether heads share the vectors; here they do not.
+
+    Args:
+        q: (b, n, h, d), not scaled.
+        embedding: float32 (2n - 1, h, d), of the distances (query - key) from -(n - 1) to n - 1.
+
+    Returns:
+        float32 (b, h, n, n).
+    """
+    n = q.shape[1]
+    distance = np.arange(n)[:, None] - np.arange(n) + n - 1
+    keys = embedding.astype(q.dtype)[distance]
+    q = q * jnp.asarray(q.shape[-1] ** -0.5, q.dtype)
+    return jnp.einsum("bqhd,qkhd->bhqk", q, keys, preferred_element_type=jnp.float32)
 
 
 def _heads_second(x: jax.Array) -> jax.Array:

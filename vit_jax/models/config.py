@@ -42,8 +42,11 @@ class ViTConfig:
         stem: the convolutional front of a hybrid.
         pool: "token" reads the class token, "gap" the mean of all tokens, "map" attends to them
             with one learned query. Only "token" has a class token.
-        position: "learned" has one vector per token, "sincos2d" is fixed, "none" is a bag of
-            patches (ViT paper, Table 8).
+        position: "learned" has one vector per token, "learned2d" half a vector per row and half a
+            vector per column, "relative" one per distance in the sequence, which the queries look
+            at, "sincos2d" is fixed, "none" is a bag of patches (ViT paper, Appendix D.4).
+        position_at: where learned vectors are added: at the "stem", or before every block, those
+            of its own ("layers") or the same ones ("layers_shared").
         representation_size: size of the tanh layer before the head (the hidden layer of the
             pre-training head); None for none.
         head_bias: initial value of the head's bias (-10 where the loss is a sigmoid).
@@ -71,7 +74,8 @@ class ViTConfig:
     num_classes: int = 1000
     stem: ResNetStem | None = None
     pool: Literal["token", "gap", "map"] = "token"
-    position: Literal["learned", "sincos2d", "none"] = "learned"
+    position: Literal["learned", "learned2d", "relative", "sincos2d", "none"] = "learned"
+    position_at: Literal["stem", "layers", "layers_shared"] = "stem"
     representation_size: int | None = None
     head_bias: float = 0.0
     dropout: float = 0.0
@@ -93,6 +97,20 @@ class ViTConfig:
         if self.position == "sincos2d" and self.width % 4:
             raise UserError(
                 f"position='sincos2d' needs a width that is a multiple of 4, not {self.width}."
+            )
+        if self.position == "learned2d" and self.width % 2:
+            raise UserError(
+                f"position='learned2d' needs an even width, not {self.width}; choose another."
+            )
+        if self.position_at != "stem" and self.position not in ("learned", "learned2d"):
+            raise UserError(
+                f"position_at='{self.position_at}' is for position='learned' and 'learned2d', not "
+                f"'{self.position}'; set position_at='stem'."
+            )
+        if self.position == "relative" and self.attention == "cudnn":
+            raise UserError(
+                "attention='cudnn' knows no relative positions; set attention='auto' or another "
+                "position."
             )
         for name in ("dropout", "attention_dropout", "stochastic_depth"):
             if not 0 <= getattr(self, name) < 1:

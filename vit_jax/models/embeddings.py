@@ -10,6 +10,8 @@ from vit_jax.models.initializers import lecun_normal, normal
 from vit_jax.models.layers import add_bias, zeros
 
 SINCOS_TEMPERATURE = 10_000.0
+#: Of every learned position vector (ViT paper's code; "from BERT").
+POSITION_STD = 0.02
 
 
 class PatchEmbedding(nn.Module):
@@ -33,23 +35,53 @@ class PatchEmbedding(nn.Module):
 
 
 class PositionEmbedding(nn.Module):
-    """Adds a learned vector, or a fixed sine and cosine code, to each token."""
+    """Adds to each token a vector of its place: learned, or a fixed sine and cosine code.
+
+    The learned ones are those of the ViT paper's Appendix D.4. One of two dimensions is, for a
+    patch, the vector of its row beside that of its column, and, for the class token, one of its
+    own, of which the paper says nothing.
+    """
 
     config: ViTConfig
     grid: tuple[int, int]
 
-    @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps (b, n, D) to (b, n, D)."""
-        if self.config.position == "learned":
-            init = normal(0.02)
-            table = self.param("pos_embedding", init, (1, *x.shape[1:]))
-        else:
+        return x + self.table().astype(x.dtype)
+
+    @nn.compact
+    def table(self) -> jax.Array:
+        """A vector per token, float32 (1, n, D)."""
+        if self.config.position == "sincos2d":
             code = sincos2d(self.grid, self.config.width)
             if self.config.class_token:
                 code = np.concatenate([np.zeros_like(code[:1]), code])
-            table = jnp.asarray(code)[None]
-        return x + table.astype(x.dtype)
+            return jnp.asarray(code)[None]
+        shapes = learned_shapes(self.config, self.grid)
+        vectors = {
+            name: self.param(name, normal(POSITION_STD), shape) for name, shape in shapes.items()
+        }
+        if self.config.position == "learned":
+            return vectors["pos_embedding"]
+        (rows, columns), half = self.grid, self.config.width // 2
+        row = jnp.broadcast_to(vectors["row_embedding"][:, None], (rows, columns, half))
+        column = jnp.broadcast_to(vectors["column_embedding"][None], (rows, columns, half))
+        table = jnp.concatenate([row, column], axis=-1).reshape(1, rows * columns, 2 * half)
+        if self.config.class_token:
+            table = jnp.concatenate([vectors["cls_embedding"], table], axis=1)
+        return table
+
+
+def learned_shapes(config: ViTConfig, grid: tuple[int, int]) -> dict[str, tuple[int, ...]]:
+    """The parameters of one learned position embedding, by name."""
+    rows, columns = grid
+    if config.position == "learned":
+        return {"pos_embedding": (1, rows * columns + config.class_token, config.width)}
+    shapes: dict[str, tuple[int, ...]] = {
+        "row_embedding": (rows, config.width // 2),
+        "column_embedding": (columns, config.width // 2),
+    }
+    return shapes | ({"cls_embedding": (1, 1, config.width)} if config.class_token else {})
 
 
 def sincos2d(grid: tuple[int, int], width: int) -> np.ndarray:

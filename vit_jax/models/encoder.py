@@ -17,7 +17,7 @@ import numpy as np
 from train_jax.sharding import constrain_batch
 from vit_jax.models.attention import MultiHeadAttention
 from vit_jax.models.config import ViTConfig
-from vit_jax.models.embeddings import PositionEmbedding
+from vit_jax.models.embeddings import POSITION_STD, PositionEmbedding, learned_shapes
 from vit_jax.models.initializers import normal
 from vit_jax.models.layers import MLP_BIAS_STD, LayerNorm, MlpBlock, dropout, stochastic_depth
 
@@ -35,6 +35,7 @@ class EncoderBlock(nn.Module):
     """``x + MSA(LN(x))``, then ``x + MLP(LN(x))`` (ViT paper, equations 2 and 3)."""
 
     config: ViTConfig
+    grid: tuple[int, int]
 
     @nn.compact
     def __call__(
@@ -55,12 +56,15 @@ class EncoderBlock(nn.Module):
                 branch = stochastic_depth(branch, drop_rate, key=depth_key)
             return x + branch
 
+        if config.position_at == "layers":
+            x = PositionEmbedding(config, self.grid, name="posembed_input")(x)
         y = LayerNorm(dtype, name="LayerNorm_0")(x)
         y = MultiHeadAttention(
             config.num_heads,
             dtype,
             config.attention,
             config.attention_dropout,
+            relative=config.position == "relative",
             name="MultiHeadDotProductAttention_0",
         )(y, y, key=keys[0])
         x = residual(x, y, keys[1], keys[2])
@@ -80,18 +84,26 @@ class Encoder(nn.Module):
         """Maps (b, n, D) to (b, n, D)."""
         config = self.config
         embed_key, key = (None, None) if key is None else jax.random.split(key)
-        if config.position != "none":
-            x = PositionEmbedding(config, self.grid, name="posembed_input")(x)
+        embedding = None
+        if config.position not in ("relative", "none") and config.position_at != "layers":
+            embedding = PositionEmbedding(config, self.grid, name="posembed_input")
+        if embedding is not None and config.position_at == "stem":
+            x = embedding(x)
         x = dropout(x, config.dropout, key=embed_key)
         norm = LayerNorm(jnp.dtype(config.compute_dtype), name="encoder_norm")
         if self.is_initializing():
-            self.param("encoderblock", lambda key: init_blocks(config, key))
+            self.param("encoderblock", lambda key: init_blocks(config, self.grid, key))
+            if embedding is not None:
+                embedding.table()
             return norm(x)
         stacked = {"params": self.get_variable("params", "encoderblock")} | _noise(config, key)
-        block = EncoderBlock(config, parent=None)
+        block = EncoderBlock(config, self.grid, parent=None)
+        shared = config.position_at == "layers_shared" and embedding is not None
+        table = embedding.table().astype(x.dtype) if shared else None
 
         def run(x: jax.Array, layer: dict[str, Any]) -> jax.Array:
             noise = {name: layer[name] for name in ("key", "drop_rate") if name in layer}
+            x = x if table is None else x + table
             x = cast(jax.Array, block.apply({"params": layer["params"]}, x, **noise))
             return constrain_batch(x)
 
@@ -119,7 +131,7 @@ def _unstack(stacked: dict[str, Any], depth: int) -> list[dict[str, Any]]:
     return [tree.unflatten(layer) for layer in zip(*split, strict=True)]
 
 
-def init_blocks(config: ViTConfig, key: jax.Array) -> dict[str, Any]:
+def init_blocks(config: ViTConfig, grid: tuple[int, int], key: jax.Array) -> dict[str, Any]:
     """The parameters of all blocks, each with a leading layer axis.
 
     They have the initial values that the layers would give one by one. All that is uniform comes
@@ -146,7 +158,7 @@ def init_blocks(config: ViTConfig, key: jax.Array) -> dict[str, Any]:
         kernel = kernel.reshape(depth, width, *heads)
         return {"kernel": kernel, "bias": jnp.zeros((depth, *heads))}
 
-    return {
+    blocks = {
         "LayerNorm_0": norm(),
         "MultiHeadDotProductAttention_0": {
             "query": split(q),
@@ -163,6 +175,21 @@ def init_blocks(config: ViTConfig, key: jax.Array) -> dict[str, Any]:
             "Dense_1": {"kernel": second.swapaxes(1, 2), "bias": biases[:, hidden:]},
         },
     }
+    position_key = jax.random.fold_in(key, 0)
+    if config.position == "relative":
+        # Distances of a sequence, from -(n - 1) to n - 1, the class token's place among them.
+        tokens = grid[0] * grid[1] + config.class_token
+        shape = (depth, 2 * tokens - 1, *heads)
+        attention = blocks["MultiHeadDotProductAttention_0"]
+        attention["relative_embedding"] = normal(POSITION_STD)(position_key, shape)
+    if config.position_at == "layers":
+        shapes = learned_shapes(config, grid)
+        keys = jax.random.split(position_key, len(shapes))
+        blocks["posembed_input"] = {
+            name: normal(POSITION_STD)(key, (depth, *shape))
+            for key, (name, shape) in zip(keys, shapes.items(), strict=True)
+        }
+    return blocks
 
 
 def _noise(config: ViTConfig, key: jax.Array | None) -> dict[str, jax.Array]:
