@@ -98,8 +98,9 @@ class Encoder(nn.Module):
             return norm(x)
         stacked = {"params": self.get_variable("params", "encoderblock")} | _noise(config, key)
         block = EncoderBlock(config, self.grid, parent=None)
-        shared = config.position_at == "layers_shared" and embedding is not None
-        table = embedding.table().astype(x.dtype) if shared else None
+        table = None
+        if embedding is not None and config.position_at == "layers_shared":
+            table = embedding.table().astype(x.dtype)
 
         def run(x: jax.Array, layer: dict[str, Any]) -> jax.Array:
             noise = {name: layer[name] for name in ("key", "drop_rate") if name in layer}
