@@ -4,12 +4,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 
-.PHONY: help quickstart test test-all lint types format clean
+.PHONY: help quickstart test test-all colabs lint types format clean
 
 help:
 	@echo "make quickstart   train small models of both papers and print their tables, on CPU"
 	@echo "make test         every fast test (PYTHON=python3.12 chooses the interpreter)"
 	@echo "make test-all     the slow ones too"
+	@echo "make colabs       execute every notebook of colabs/"
 	@echo "make lint types   ruff, basedpyright"
 
 # One stamp per set of extras; packages are installed again when setup.py changes.
@@ -27,6 +28,9 @@ test: $(VENV)/test.stamp
 
 test-all: $(VENV)/test.stamp
 	$(BIN)/python -m pytest -n $(WORKERS) tests
+
+colabs: $(VENV)/test.stamp
+	$(BIN)/python -m colabs
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .

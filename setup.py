@@ -15,6 +15,10 @@ TEST = [
     "chex>=0.1.91",
     # The TPU compiler, for plans.
     "jax[tpu]",
+    # Executes colabs/.
+    "ipykernel>=6.29",
+    "jupytext>=1.16",
+    "nbclient>=0.10",
     "pillow>=11",
     "pytest>=8.3",
     "pytest-timeout>=2.3",
