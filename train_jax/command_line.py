@@ -39,7 +39,8 @@ def parse(
         argv: the command line, the program first.
         usage: the module docstring of the command.
         *modules: whose flags ``--help`` tells of, beside those of the command itself.
-        arguments: names of the arguments that are no flags.
+        arguments: names of the arguments that are no flags; where the last ends in "...", there may
+            be more of its kind.
 
     Returns:
         Those arguments.
@@ -65,7 +66,8 @@ def parse(
         # ml_collections runs the user's file here, and reports faults in many ways of its own.
         fault = _bad_override(argv, config) or _reason(error, path, command)
         raise UserError(fault) from error
-    if len(rest) > len(arguments):
+    more = bool(arguments) and arguments[-1].endswith("...")
+    if len(rest) > len(arguments) and not more:
         raise UserError(
             f"Unexpected argument {rest[len(arguments)]!r}; flags are written --name=value "
             f"(see {command} --help)."
