@@ -52,6 +52,9 @@ if importlib.util.find_spec("train_jax") is None:
 # %%
 import jax
 
+from train_jax.libtpu import quieten_without_tpu
+
+quieten_without_tpu()
 devices = jax.devices()
 print(f"JAX {jax.__version__} on {len(devices)} x {devices[0].platform.upper()}", end=" ")
 print(f"({devices[0].device_kind})")
