@@ -20,6 +20,8 @@ TEST = [
     "jupytext>=1.16",
     "nbclient>=0.10",
     "pillow>=11",
+    # Drives a Chromium that is there; it need not bring one.
+    "playwright>=1.50",
     "pytest>=8.3",
     "pytest-timeout>=2.3",
     "pytest-xdist>=3.6",
@@ -40,7 +42,11 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["train_jax*", "vit_jax*", "pose_jax*"]),
-    package_data={"train_jax": ["py.typed"], "vit_jax": ["py.typed"]},
+    package_data={
+        "train_jax": ["py.typed", "web_page.css", "report_page/*"],
+        "vit_jax": ["py.typed", "class_lists/*.txt"],
+        "vit_jax.attention_page": ["page.*"],
+    },
     # jax 0.10.2 is the last release for Python 3.11; 0.12 needs Python 3.12.
     install_requires=[
         "absl-py>=2.1",
