@@ -8,6 +8,7 @@ from train_jax.budget import Spent
 from train_jax.config import identity, to_dict
 from train_jax.outline import replaced
 from train_jax.record import Record, make_record
+from vit_jax.least_squares import FEW_SHOT
 
 L16 = "experiments/vit/finetune.py:L/16,cifar100"
 I21K = "experiments/vit/pretrain.py:L/16,imagenet21k"
@@ -32,7 +33,10 @@ def record_of(
     }
     if examples is not None:
         metrics = {split: {**each, "examples": examples} for split, each in metrics.items()}
-    made = make_record("here", measured, metrics, meta=json.loads(json.dumps(meta)), checkpoint="x")
+    fewshot = getattr(measured, "fewshot", None)
+    probes = {} if fewshot is None else {FEW_SHOT + k: v for k, v in fewshot.datasets.items()}
+    meta = json.loads(json.dumps(meta))
+    made = make_record("here", measured, metrics, meta=meta, checkpoint="x", data=probes)
     begin = None
     if isinstance(start, int):
         begin = {"path": "L_16.npz", "bytes": start}

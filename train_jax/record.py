@@ -30,7 +30,7 @@ from train_jax.errors import UserError
 from train_jax.ledger_file import write_atomically
 from train_jax.stored import as_path, brief, find, read_meta
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Raised whenever older code could misread what newer code writes."""
 
 DIRECTORY = "results"
@@ -54,6 +54,8 @@ class Record:
         config: the resolved config of the evaluation.
         trained: what of the training run's config decides its numbers (`config.identity`); None for
             weights that were not trained here, as converted ones.
+        trained_on: fingerprint of the training data; where a teacher has labelled some of them, it
+            ends in that of the teacher. None as for `trained`, and in records of format 1.
         config_hash: of `trained` (of `config`'s identity where that is None); see `hash_of`.
         splits: by name ``data`` (the data set, its split and its preprocessing, as the config has
             them), ``examples`` (how many were counted; None where that is not one number, as of a
@@ -75,6 +77,7 @@ class Record:
     time: str
     config: Mapping[str, Any]
     trained: Mapping[str, Any] | None
+    trained_on: str | None
     config_hash: str
     splits: Mapping[str, Mapping[str, Any]]
     checkpoint: str | None
@@ -131,6 +134,7 @@ def make_record(
         time=datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds"),
         config=to_dict(config),
         trained=trained,
+        trained_on=meta.get("identity", {}).get("data"),
         config_hash=hash_of(identity(config) if trained is None else trained),
         splits=splits,
         checkpoint=checkpoint,
@@ -299,6 +303,8 @@ def _parse(text: str) -> Record:
             f"A result record is of format {version} and this train_jax reads up to "
             f"{FORMAT_VERSION}; install the version that wrote it, or a newer one."
         )
+    if version == 1:
+        values.setdefault("trained_on", None)
     hints = typing.get_type_hints(Record)
     if values.keys() != hints.keys():
         odd = sorted(values.keys() ^ hints.keys())

@@ -19,6 +19,8 @@ from train_jax.task import Probe
 from vit_jax.models import api
 from vit_jax.representations import ProbeData, Represented, make_extractor
 
+#: In front of the names of data sets, where they stand among other splits.
+FEW_SHOT = "fewshot_"
 BIAS_FEATURE = 100.0
 DEVIATION_FLOOR = 1e-5
 # Test images whose outputs are in memory at once.
@@ -157,7 +159,7 @@ def make_probes(
 
         return Probe(make, data)
 
-    return {f"fewshot_{name}": probe(data) for name, data in config.datasets.items()}
+    return {f"{FEW_SHOT}{name}": probe(data) for name, data in config.datasets.items()}
 
 
 def means_by_name(accuracies: Accuracies, config: FewShotConfig) -> dict[str, float]:

@@ -33,6 +33,8 @@ class PseudoLabelConfig:
     Attributes:
         data: the images, as the student sees them; their own labels, if any, are not used.
         labels: directory that ``vit_jax.pseudo_label`` wrote for them.
+        generation: how many students in a row this one makes: 1 where the teacher has seen labels
+            alone. So the config of a run, and its records, say how its labels came about.
         selection: labels by which they are filtered and balanced; None: by ``labels``. In the paper
             an EfficientNet-B0 selects once, and the teachers of all iterations label the same
             images.
@@ -44,6 +46,7 @@ class PseudoLabelConfig:
 
     data: DataConfig
     labels: str
+    generation: int = 1
     selection: str | None = None
     ratio: int = 14
     threshold: float = 0.3
@@ -53,6 +56,8 @@ class PseudoLabelConfig:
     def __post_init__(self):
         if self.ratio < 1:
             raise UserError(f"pseudo_labels.ratio={self.ratio} must be at least 1.")
+        if self.generation < 1:
+            raise UserError(f"pseudo_labels.generation={self.generation} must be at least 1.")
         if not 0 <= self.threshold < 1:
             raise UserError(f"pseudo_labels.threshold={self.threshold} is not in [0, 1).")
         if self.per_class is not None and self.per_class < 1:
@@ -145,6 +150,11 @@ def joint_targets(targets: jax.Array, batch: DeviceBatch) -> jax.Array:
 @functools.lru_cache(maxsize=4)
 def _open(pseudo: PseudoLabelConfig, num_classes: int) -> tuple[PseudoLabels, Unlabelled]:
     found, source = PseudoLabels(pseudo.labels), data_source(pseudo.data)
+    if found.about.generation + 1 != pseudo.generation:
+        raise UserError(
+            f"{found.path} holds labels of a teacher of generation {found.about.generation}; set "
+            f"config.pseudo_labels.generation={found.about.generation + 1}, or take other labels."
+        )
     by = found if pseudo.selection is None else PseudoLabels(pseudo.selection)
     for labels in (found, by):
         if labels.about.data != source.fingerprint:

@@ -83,6 +83,7 @@ def pseudo_label(
             teacher=_fingerprint(data, params, model_state),
             num_classes=config.model.num_classes,
             shard=shard,
+            generation=0 if config.pseudo_labels is None else config.pseudo_labels.generation,
         )
         to_do = _from_main(lambda: start_writing(output, about), about.shards)
         batch_size = config.evaluation_batch_size or config.batch_size

@@ -13,6 +13,8 @@ prints the commands that it stands for, and a table. Each of them by itself:
     python -m vit_jax.train --config=experiments/quickstart/noisy_student.py:student,SEED \
         --config.pseudo_labels.labels=runs/labels --workdir=runs/student
 
+and the next student's config is student,SEED,2.
+
 The recipe is that of experiments/vit/noisy_student.py with other sizes: three pseudo-labelled
 images per labelled one, soft labels, confidence above 0.3, every class repeated or cut to 144,
 stochastic depth 0.2; dropout of 0.3 where the paper has 0.5. Adam in the place of RMSProp. No
@@ -65,7 +67,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     Raises:
         UserError: a stage that there is not.
     """
-    args = parse_arg(arg, stage="teacher", seed=0)
+    args = parse_arg(arg, stage="teacher", seed=0, generation=1)
     stage, seed = args["stage"], args["seed"]
     if stage not in ("teacher", "student"):
         raise UserError(f"Config argument stage={stage!r} must be teacher or student.")
@@ -89,6 +91,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
             pseudo_labels=PseudoLabelConfig(
                 data=DataConfig(source="digits", split="train", preprocess=crop),
                 labels="",
+                generation=args["generation"],
                 ratio=RATIO,
                 per_class=144,
             )
@@ -114,20 +117,19 @@ def get_config(arg: str | None = None) -> ConfigDict:
 
 def self_training(workdir: Path, *, seed: int, iterations: int = ITERATIONS) -> list[float]:
     """Test accuracies of the teacher, its student, that one's student, and so on."""
-    accuracies, teacher, labels, stage = [], None, None, "teacher"
-    for generation in range(1 + iterations):
-        if teacher is not None:
-            labels = workdir / f"labels-{seed}-{generation}"
-            _label(stage, seed, teacher, labels)
-            stage = "student"
-        teacher = workdir / f"{stage}-{seed}-{generation}"
-        accuracies.append(_train(stage, seed, labels, teacher))
+    arg, teacher = f"teacher,{seed}", workdir / f"teacher-{seed}"
+    accuracies = [_train(arg, None, teacher)]
+    for generation in range(1, 1 + iterations):
+        labels = workdir / f"labels-{seed}-{generation}"
+        _label(arg, teacher, labels)
+        arg, teacher = f"student,{seed},{generation}", workdir / f"student-{seed}-{generation}"
+        accuracies.append(_train(arg, labels, teacher))
     return accuracies
 
 
-def _train(stage: str, seed: int, labels: Path | None, workdir: Path) -> float:
-    which, values = f"experiments/quickstart/noisy_student.py:{stage},{seed}", ""
-    config = from_config(ViTTrainConfig, get_config(f"{stage},{seed}").to_dict())
+def _train(arg: str, labels: Path | None, workdir: Path) -> float:
+    which, values = f"experiments/quickstart/noisy_student.py:{arg}", ""
+    config = from_config(ViTTrainConfig, get_config(arg).to_dict())
     if labels is not None:
         assert config.pseudo_labels is not None
         pseudo = dataclasses.replace(config.pseudo_labels, labels=str(labels))
@@ -139,12 +141,12 @@ def _train(stage: str, seed: int, labels: Path | None, workdir: Path) -> float:
     return accuracy
 
 
-def _label(stage: str, seed: int, teacher: Path, output: Path) -> None:
+def _label(arg: str, teacher: Path, output: Path) -> None:
     _say(
-        f"python -m vit_jax.pseudo_label --config=experiments/quickstart/noisy_student.py:{stage},"
-        f"{seed} --checkpoint={teacher} --source=digits --split=train --output={output}"
+        f"python -m vit_jax.pseudo_label --config=experiments/quickstart/noisy_student.py:{arg} "
+        f"--checkpoint={teacher} --source=digits --split=train --output={output}"
     )
-    frozen = from_config(ViTTrainConfig, get_config(f"{stage},{seed}").to_dict())
+    frozen = from_config(ViTTrainConfig, get_config(arg).to_dict())
     pseudo_label(frozen, str(teacher), str(output), source="digits", split="train")
 
 

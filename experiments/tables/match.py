@@ -6,10 +6,13 @@ A record counts for a figure where
     sweep chooses. Keys that did not exist when the record was written are passed over;
   * it started from a run of the figure's pre-training config, or from the authors' file of such a
     model, which is known by its size;
-  * it was measured on the figure's split with its preprocessing, and counted as many examples as
-    the split has, where that is known. Data of another place (folder:..., tfds:...) stand for the
-    published ones only with this check;
+  * it was measured on the figure's split with its preprocessing (a few-shot evaluation on its
+    training and test images, with its number of choices and its penalty), and counted as many
+    examples as the split has, where that is known. Data of another place (folder:..., tfds:...)
+    stand for the published ones only with this check;
   * the run was at its end.
+That a student stands in the row of its generation is in its config: training refuses labels of a
+teacher of another (vit_jax/noisy_student.py).
 Of several records of a seed the newest counts. Runs with several learning rates are not averaged:
 those with the most seeds count (of equals, the newest).
 
@@ -28,6 +31,7 @@ from typing import Any, Literal
 import jax
 
 from experiments.tables.recipe import (
+    Config,
     config_of,
     exaflop_of,
     mflop_per_frame,
@@ -39,6 +43,7 @@ from train_jax.config import differences, to_dict
 from train_jax.config import identity as identity_of_config
 from train_jax.errors import UserError
 from train_jax.record import Record, hash_of
+from vit_jax.least_squares import FEW_SHOT
 from vit_jax.models import api
 from vit_jax.models.variants import config_for
 from vit_jax.task import ViTTrainConfig, image_shape
@@ -236,18 +241,30 @@ def _is_run_of(target: Target, record: Record) -> bool:
         return False
     others.append((_get(ours, "data.source"), _get(theirs, "data.source")))
     evaluated = config_of(target.evaluate) if target.evaluate else config
-    expected = evaluated.evaluations.get(target.split)
-    if expected is not None:
-        data = record.splits[target.split].get("data") or {}
-        wanted = to_dict(expected)
+    measured_on = record.splits.get(target.split, {}).get("data") or {}
+    for part, wanted in _data_of(evaluated, target.split).items():
+        data = measured_on.get(part, {}) if part else measured_on
         if not _agree(_without(wanted, FREE_DATA_KEYS), data):
             return False
         others.append((wanted.get("source"), data.get("source")))
+    few = getattr(evaluated, "fewshot", None) if target.split.startswith(FEW_SHOT) else None
+    how = {} if few is None else {"seeds": few.seeds, "l2": few.l2}
+    if not _agree(to_dict(how), record.config.get("fewshot") or {}):
+        return False
     measure = getattr(evaluated, "measure", None)
     if measure is not None and not _agree(to_dict(measure), record.config.get("measure", {})):
         return False
     counts = target.examples is not None
     return all(_stands_for(found, wanted, counts) for wanted, found in others)
+
+
+def _data_of(config: Config, split: str) -> dict[str, dict[str, Any]]:
+    """What a split of a config is measured on, by part ("" where it has none)."""
+    name = split.removeprefix(FEW_SHOT)
+    if name != split and isinstance(config, ViTTrainConfig) and config.fewshot is not None:
+        return to_dict(config.fewshot.datasets[name])
+    data = config.evaluations.get(split)
+    return {} if data is None else {"": to_dict(data)}
 
 
 def _stands_for(found: str | None, wanted: str | None, counted: bool) -> bool:

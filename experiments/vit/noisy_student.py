@@ -9,8 +9,11 @@ of which every student is the next teacher (section 4.2: B7, B7, L2, L2, L2):
     python -m vit_jax.train \
         --config=experiments/vit/noisy_student.py:B7,student,labels=LABELS0,unlabelled=tfds:NAME \
         --workdir=T1
+    python -m vit_jax.pseudo_label --config=experiments/vit/noisy_student.py:B7,student \
+        --checkpoint=T1 --source=tfds:NAME --split=train --output=LABELS1
 
-and so on with B7 for LABELS1, with L2 for LABELS2, LABELS3 and, with ratio=28, the last one; then
+and so on with L2 and generation=2 on LABELS1, generation=3 on LABELS2 and, with ratio=28,
+generation=4 on LABELS3; then
 
     python -m vit_jax.train --config=experiments/vit/noisy_student.py:L2,finetune \
         --config.init_from=T4 --workdir=FINAL
@@ -24,6 +27,8 @@ Then any of
                      paper's, JFT-300M, are not public
     selection=DIR    labels that choose the images. In the paper those of an EfficientNet-B0 choose
                      once for all iterations; without it every teacher's own do
+    generation=N     how many students in a row this one makes (1); must be one more than that of
+                     the teacher that labelled
     ratio=N          pseudo-labelled images per labelled one (14; the paper's last iteration: 28;
                      its released scripts for B0 1, for B1 to B7 3)
     batch=N          labelled images per update (2048); the learning rate follows
@@ -107,6 +112,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
         labels="",
         unlabelled="",
         selection="",
+        generation=1,
         ratio=14,
         batch=BATCH,
         real=False,
@@ -136,6 +142,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
         pseudo = PseudoLabelConfig(
             data=images,
             labels=args["labels"],
+            generation=args["generation"],
             selection=args["selection"] or None,
             ratio=args["ratio"],
         )

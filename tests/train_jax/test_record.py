@@ -38,7 +38,7 @@ def made(config=None, **meta):
         "total_steps": 20,
         "seed": 3,
         "config": to_dict(config),
-        "identity": {"config": identity(config)},
+        "identity": {"config": identity(config), "data": "images|by=teacher"},
         "spent": spent.to_json(),
     } | meta
     return make_record("here", config, RESULTS, meta=meta, checkpoint="run/20", multiply_adds=1e15)
@@ -48,6 +48,7 @@ def test_a_record_says_what_was_measured_and_what_it_cost():
     record = made()
     assert record.splits["val"]["metrics"] == {"accuracy": 0.75, "loss": 0.5}
     assert record.splits["val"]["examples"] == 100
+    assert record.trained_on == "images|by=teacher"
     assert (record.seed, record.step, record.total_steps, record.finished) == (3, 20, 20, True)
     assert record.cost["core_days"] == {"v4": 1.0, "v3": 0.5}
     assert record.cost["hours"] == 2
@@ -90,6 +91,20 @@ def test_a_record_is_read_as_it_was_written(tmp_path):
     (tmp_path / "a" / "checkpoints" / "x").mkdir(parents=True)
     (tmp_path / "a" / "checkpoints" / "x" / "y.result.json").write_text("{")
     assert len(read_records([str(tmp_path / "a"), str(tmp_path / "b")])) == 2
+
+
+def test_a_record_from_before_it_named_the_training_data_is_read(tmp_path):
+    path = write(made(), epath.Path(tmp_path))
+    assert path is not None
+    values = json.loads(path.read_text()) | {"format_version": 1}
+    del values["trained_on"]
+    path.write_text(json.dumps(values))
+    assert read_records([str(tmp_path)]) == [
+        (path, dataclasses.replace(made(), trained_on=None, time=values["time"]))
+    ]
+    path.write_text(json.dumps(values | {"format_version": 2}))
+    with pytest.raises(UserError, match="differ from those of a record by trained_on"):
+        read_records([str(tmp_path)])
 
 
 def test_an_evaluation_without_a_number_of_examples_can_be_recorded(tmp_path):
@@ -143,7 +158,7 @@ def test_what_cannot_be_read_at_all_is_said(tmp_path):
     path = write(made(), epath.Path(tmp_path))
     assert path is not None
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": 99}))
-    with pytest.raises(UserError, match="format 99 and this train_jax reads up to 1"):
+    with pytest.raises(UserError, match="format 99 and this train_jax reads up to 2"):
         read_records([str(tmp_path)])
 
 

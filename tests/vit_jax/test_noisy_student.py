@@ -73,7 +73,7 @@ def test_a_threshold_that_leaves_nothing_is_said():
 
 # --- files ---
 
-ABOUT = About(data="images", examples=5, teacher="t", num_classes=3, shard=2)
+ABOUT = About(data="images", examples=5, teacher="t", num_classes=3, shard=2, generation=0)
 
 
 def shard_arrays(rows, num_classes=3):
@@ -119,14 +119,14 @@ def test_what_is_wrong_with_a_directory_is_said(tmp_path):
     with pytest.raises(UserError, match="mount the bucket"):
         PseudoLabels("gs://bucket/labels")
     write_all(tmp_path, ABOUT)
-    other = About(data="images", examples=5, teacher="other", num_classes=3, shard=2)
+    other = dataclasses.replace(ABOUT, teacher="other")
     with pytest.raises(UserError, match=r"'t' -> 'other'.*name another directory"):
         pseudo_labels.start_writing(tmp_path, other)
     large = tmp_path / "00001.probabilities.npy"
     large.write_bytes(large.read_bytes()[:-4])
     with pytest.raises(UserError, match=r"00001\.probabilities\.npy is damaged"):
         PseudoLabels(tmp_path)
-    (tmp_path / "labels.json").write_text(json.dumps({"format": 2}))
+    (tmp_path / "labels.json").write_text(json.dumps({"format": 99}))
     with pytest.raises(UserError, match="cannot be read"):
         PseudoLabels(tmp_path)
 
@@ -164,7 +164,7 @@ def images(folders, kind):
 def pseudo(folders, tmp_path_factory):
     """Labels of the unlabelled images: the class is their index modulo 3."""
     data = images(folders, "unlabelled")
-    about = About(data_source(data).fingerprint, NUM, "t", num_classes=3, shard=5)
+    about = About(data_source(data).fingerprint, NUM, "t", num_classes=3, shard=5, generation=0)
     labels = tmp_path_factory.mktemp("labels")
     write_all(labels, about)
     return PseudoLabelConfig(data=data, labels=str(labels), ratio=2, per_class=4)
@@ -279,7 +279,17 @@ def test_labels_of_other_images_are_refused(folders, pseudo):
         joint_data(images(folders, "labelled"), other, batch_size=15, seed=0, num_classes=3)
 
 
-@pytest.mark.parametrize("wrong", [{"ratio": 0}, {"threshold": 1.0}, {"per_class": 0}])
+def test_a_student_of_another_generation_is_refused(folders, pseudo):
+    """So the config that a record has says how many teachers came before."""
+    second = dataclasses.replace(pseudo, generation=2)
+    message = r"labels of a teacher of generation 0; set .*pseudo_labels\.generation=1, or"
+    with pytest.raises(UserError, match=message):
+        joint(folders, second)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"ratio": 0}, {"threshold": 1.0}, {"per_class": 0}, {"generation": 0}]
+)
 def test_settings_without_meaning_are_refused(pseudo, wrong):
     with pytest.raises(UserError, match=next(iter(wrong))):
         PseudoLabelConfig(data=pseudo.data, labels="x", **wrong)
@@ -381,7 +391,7 @@ def test_a_student_learns_from_the_labels_that_it_is_given(taught):
     _, root, teacher, _ = taught
     config = generation("student", 0, root / "truth")
     source = data_source(config.pseudo_labels.data)
-    about = About(source.fingerprint, len(source), "truth", num_classes=10, shard=512)
+    about = About(source.fingerprint, len(source), "truth", num_classes=10, shard=512, generation=0)
     truth = np.concatenate(source.labels())
     for shard in pseudo_labels.start_writing(root / "truth", about):
         labels = truth[about.rows(shard).start : about.rows(shard).stop]

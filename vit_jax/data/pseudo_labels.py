@@ -27,7 +27,7 @@ from train_jax.errors import UserError
 from vit_jax.data.sources import Example, Source
 from vit_jax.npz import open_npz, write_npz
 
-FORMAT = 1
+FORMAT = 2
 _ABOUT = "labels.json"
 
 
@@ -41,6 +41,8 @@ class About:
         teacher: fingerprint of the teacher's parameters and of the size that it sees.
         num_classes: of the teacher.
         shard: examples per pair of files.
+        generation: of the teacher: 0 of one that has seen labels alone, else one more than that of
+            the teacher whose labels it saw.
         format: of the files.
     """
 
@@ -49,6 +51,7 @@ class About:
     teacher: str
     num_classes: int
     shard: int
+    generation: int
     format: int = FORMAT
 
     @property

@@ -258,6 +258,51 @@ def test_the_mean_of_vtab_with_bit_needs_no_figures_of_its_tasks():
     )
 
 
+def five_shot(record):
+    return cell("vit_table8", "2-D learned", "in every layer", [record]).mean
+
+
+def changed(record, *keys, value):
+    """The record with something else where the keys lead in its splits, or in its config."""
+    found = dataclasses.asdict(record)
+    group = found
+    for key in keys[:-1]:
+        group = group[key]
+    assert group[keys[-1]] != value
+    group[keys[-1]] = value
+    return type(record)(**found)
+
+
+def test_a_few_shot_accuracy_counts_on_the_data_and_by_the_protocol_of_the_figure():
+    command = "experiments/vit/pretrain.py:B/16,jft300m,fewshot=imagenet2012"
+    layers = "--config.model.position=learned2d --config.model.position_at=layers"
+    found = record_of(f"{command} {layers}", {"fewshot_imagenet2012": {"5shot": 0.64}})
+    assert five_shot(found) == pytest.approx(0.64)
+    # At the stem it is another row's.
+    assert five_shot(record_of(command, {"fewshot_imagenet2012": {"5shot": 0.64}})) is None
+    data = ("splits", "fewshot_imagenet2012", "data")
+    assert five_shot(changed(found, *data, "test", "threads", value=3)) is not None
+    for keys, value in [
+        ((*data, "train", "split"), "train[:100000]"),
+        ((*data, "test", "preprocess", "size"), 384),
+        ((*data, "test", "source"), "tfds:imagenet_v2"),
+        (("config", "fewshot", "seeds"), 1),
+        (("config", "fewshot", "l2"), [1.0]),
+    ]:
+        assert five_shot(changed(found, *keys, value=value)) is None, keys
+
+
+def test_students_stand_in_the_row_of_their_generation():
+    command = "experiments/quickstart/noisy_student.py:student"
+    first, second = (
+        record_of(f"{command},generation={n}", accuracy(0.8 + n / 100), examples=360)
+        for n in (1, 2)
+    )
+    found = {c.target.row: c.mean for c in cells_of("vit_open", [first, second]) if c.values}
+    of = "Noisy Student, ten digits, five labels a class: student"
+    assert found == {f"{of} 1": pytest.approx(81), f"{of} 2": pytest.approx(82)}
+
+
 def test_core_days_are_those_of_the_pretraining_run():
     found = record_of(I21K, accuracy(0.499))
     row = "TPUv3-core-days of pre-training"
