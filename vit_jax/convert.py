@@ -31,6 +31,7 @@ from vit_jax.models.config import ViTConfig
 from vit_jax.npz import refuse_existing
 from vit_jax.posemb import Grid
 from vit_jax.recognise import Recognised, RecognisedBiT, recognise_any
+from vit_jax.transfer import MASKED_PATCH_PARTS
 from vit_jax.weights import POSITION_TABLE, save_published
 
 _NAMES = flags.DEFINE_enum(
@@ -52,6 +53,9 @@ _POSITION = flags.DEFINE_enum(
 _AVERAGED = flags.DEFINE_bool(
     "averaged", True, "Take the averaged parameters of a run that kept them."
 )
+
+# Of the ViT paper's Table 8.
+_UNPUBLISHED = ("learned2d", "relative")
 
 
 def convert(
@@ -89,8 +93,15 @@ def convert(
             f"{opened.path} and {destination} are both checkpoint directories; one of SOURCE and "
             "DESTINATION must end in .npz."
         )
+    model = opened.about.get("model", {})
+    if model.get("position") in _UNPUBLISHED or model.get("position_at", "stem") != "stem":
+        raise UserError(
+            f"{opened.path} has position={model['position']!r} and "
+            f"position_at={model['position_at']!r}, which published files have no names for; "
+            "they have one vector per token, at the stem."
+        )
     if position is None and POSITION_TABLE not in opened.shapes:
-        position = opened.about.get("model", {}).get("position")
+        position = model.get("position")
     found = recognise_any(opened.shapes, grid=grid or opened.grid, position=position)
     plan, params = _read(opened, found)
     if is_published(destination) and isinstance(found.model, BiTConfig):
@@ -112,7 +123,9 @@ def _read(source: Source, found: Recognised | RecognisedBiT) -> tuple[Plan, Any]
     image_shape = found.image_shape or _any_image_shape(found.model)
     key = jax.random.key(0)
     target, _ = jax.eval_shape(lambda key: api.init(found.model, key, image_shape), key)
-    plan = make_plan(source.shapes, target, [Rule(".*", "load")])
+    # A published file has nothing of masked patch prediction, as fine-tuning needs nothing of it.
+    rules = [Rule(MASKED_PATCH_PARTS, "drop"), Rule(".*", "load")]
+    plan = make_plan(source.shapes, target, rules)
     place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     fresh = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), target

@@ -28,6 +28,8 @@ _LAYERS = (
     "the checkpoint is of another variant; choose it, or set model.width, model.depth, "
     "model.mlp_dim and model.num_heads to the checkpoint's"
 )
+#: Parameters that only masked patch prediction has.
+MASKED_PATCH_PARTS = "mask_token|patch_head/.*"
 # The ablations of the ViT paper's Table 8 are evaluated at the size of pre-training.
 _OTHER_POSITIONS = (
     r"Transformer/(encoderblock/)?posembed_input/(?!pos_embedding$).*"
@@ -183,11 +185,10 @@ def _pre_logits_rule(targets: dict[str, Any]) -> Rule:
 
 
 def _masked_patch_rule(targets: dict[str, Any]) -> Rule:
-    pattern = "mask_token|patch_head/.*"
     if "mask_token" not in targets:
-        return Rule(pattern, "drop")
+        return Rule(MASKED_PATCH_PARTS, "drop")
     hint = "to begin masked patch prediction from it, name them in transfer.fresh"
-    return Rule(pattern, "load", hint=hint)
+    return Rule(MASKED_PATCH_PARTS, "load", hint=hint)
 
 
 def _position_rule(

@@ -420,6 +420,27 @@ def test_every_file_has_a_run_here_or_elsewhere():
         assert name in text, f"{ELSEWHERE[name]} does not run experiments/vit/{name}.py"
 
 
+#: The experiments of the quick start, and where they are run.
+QUICK = {
+    "pretrain": ".ci/run",  # by `make quickstart`
+    "finetune": ".ci/run",
+    "lift": "tests/experiments/test_quickstart.py",
+    "masked_patch": "tests/experiments/test_probe_configs.py",
+    "noisy_student": "tests/vit_jax/test_noisy_student.py",
+}
+
+
+def test_every_quick_start_has_a_run():
+    files = (ROOT / "experiments/quickstart").glob("*.py")
+    names = {path.stem for path in files if "\ndef get_config(" in path.read_text("utf-8")}
+    assert names == set(QUICK)
+    for name, place in QUICK.items():
+        run = "make quickstart" if place == ".ci/run" else name
+        assert run in (ROOT / place).read_text(encoding="utf-8"), f"{place} does not run {name}"
+    run_all = (ROOT / "experiments/quickstart/__main__.py").read_text(encoding="utf-8")
+    assert all(name in run_all for name, place in QUICK.items() if place == ".ci/run")
+
+
 @pytest.fixture(scope="module")
 def pretrained(images, tmp_path_factory):
     """A run of pretrain.py on 8 devices with its parameters split, and its result."""

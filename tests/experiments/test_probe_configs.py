@@ -18,7 +18,9 @@ from train_jax.optimizers import Adam
 from train_jax.schedules import CosineConfig
 from vit_jax.data.preprocess import InceptionCrop, ResizeCrop
 from vit_jax.fewshot import FewShotRun
+from vit_jax.fewshot import evaluate as evaluate_few_shot
 from vit_jax.knn import KnnRun
+from vit_jax.knn import evaluate as evaluate_neighbours
 from vit_jax.masked_patch import MaskedPatchConfig
 from vit_jax.models.config import ViTConfig
 from vit_jax.task import ViTTrainConfig, make_task
@@ -112,36 +114,79 @@ def test_every_key_is_read(cls):
     assert configs.unread_keys(cls, ("train_jax", "vit_jax")) == []
 
 
-def test_masked_patches_step_evaluate_and_save(tmp_path, monkeypatch):
-    # Compiles in half the time.
-    monkeypatch.setattr(loop, "make_mesh", lambda c: make_mesh(c, jax.devices()[:1]))
-    digits = [
-        f"--config.{path}.{key}={value}"
-        for path, split in (("data", "train"), ("evaluations.held_out", "test"))
-        for key, value in {
-            "source": "digits",
-            "data_dir": tiny.DATA_DIR,
-            "split": split,
-            "preprocess.size": 32,
-        }.items()
-    ]
-    config = configs.parsed(ViTTrainConfig, "vit/masked_patch.py", "B/16,jft300m", *digits)
-    model = {"width": 32, "depth": 1, "mlp_dim": 64, "num_heads": 2}
+#: What digits need to stand in the place of a data set.
+DIGITS = {"source": "digits", "data_dir": tiny.DATA_DIR, "preprocess.size": 32}
+
+
+def on_digits(path, split, **more):
+    values = DIGITS | {"split": split} | more
+    return [f"--config.{path}.{key}={value}" for key, value in values.items()]
+
+
+@pytest.fixture(scope="module")
+def one_device():
+    """Compiles in half the time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "make_mesh", lambda c: make_mesh(c, jax.devices()[:1]))
+        yield
+
+
+def small(config):
+    """The same run with a tiny model, for two steps; all else as it is shipped."""
+    model = {"width": 32, "depth": 1, "mlp_dim": 64, "num_heads": 2, "patch_size": (16, 16)}
     model |= {"execution": "unrolled", "remat": "none", "compute_dtype": "float32"}
-    config = dataclasses.replace(
+    return dataclasses.replace(
         config,
         model=dataclasses.replace(config.model, **model),
         batch_size=16,
         total="2 steps",
         schedule=dataclasses.replace(config.schedule, warmup="1 steps"),
     )
-    result = loop.fit(make_task(config), config, str(tmp_path))
+
+
+@pytest.fixture(scope="module")
+def masked(one_device, tmp_path_factory):
+    """A run of masked_patch.py, and its result."""
+    digits = on_digits("data", "train") + on_digits("evaluations.held_out", "test")
+    config = small(configs.parsed(ViTTrainConfig, "vit/masked_patch.py", "B/16,jft300m", *digits))
+    workdir = tmp_path_factory.mktemp("masked")
+    return workdir, loop.fit(make_task(config), config, str(workdir))
+
+
+def test_masked_patches_step_evaluate_and_save(masked):
+    workdir, result = masked
     assert result.step == 2
     np.testing.assert_allclose(result.metrics["held_out/loss"], np.log(512), rtol=1e-2)
-    assert {"params/mask_token", "params/patch_head/kernel"} <= set(tiny.saved_state(tmp_path))
+    assert {"params/mask_token", "params/patch_head/kernel"} <= set(tiny.saved_state(workdir))
 
 
-def test_the_quick_start_has_a_run_without_labels():
+def test_the_quick_start_without_labels_steps_and_evaluates(one_device, tmp_path):
     config = built(ViTTrainConfig, quick_masked, "10")
     assert (config.total, config.masked_patches) == ("10 steps", MaskedPatchConfig())
     assert config.data.classes is None
+    digits = on_digits("data", "train") + on_digits("evaluations.test", "test")
+    config = small(configs.parsed(ViTTrainConfig, "quickstart/masked_patch.py", "10", *digits))
+    result = loop.fit(make_task(config), config, str(tmp_path))
+    assert (result.step, result.metrics["test/examples"]) == (2, tiny.NUM_TEST)
+    np.testing.assert_allclose(result.metrics["test/loss"], np.log(512), rtol=1e-2)
+
+
+def test_probes_of_a_run_on_digits(masked):
+    """The shipped evaluations, with digits in the place of their data set."""
+    workdir, _ = masked
+
+    def probe(group):
+        size = {"preprocess.resize": 36}
+        parts = (("train", "train"), ("test", "test"))
+        return [word for p, split in parts for word in on_digits(f"{group}.{p}", split, **size)]
+
+    few = configs.parsed(FewShotRun, "vit/fewshot.py", "dtd", *probe("fewshot.datasets.dtd"))
+    found = evaluate_few_shot(few, str(workdir))["dtd"]
+    assert found.examples == tiny.NUM_TEST
+    assert set(found.accuracies) == {1, 5, 10, 25}
+    # Better than chance: of 360 digits a tenth would be right, give or take 0.016.
+    assert found.accuracies[25].mean() > 0.15
+    near = configs.parsed(KnnRun, "vit/knn.py", "cifar10", *probe("datasets.cifar10"))
+    metrics = evaluate_neighbours(near, str(workdir))["cifar10"]
+    assert metrics["examples"] == tiny.NUM_TEST
+    assert metrics["10nn"] > 0.15

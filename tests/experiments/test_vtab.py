@@ -1,9 +1,12 @@
 """VTAB in one command: every task's config, and two tasks from end to end."""
 
+import dataclasses
 import json
+import math
 import types
 
 import commands
+import jax
 import pytest
 import vtab_data
 from configs import parsed
@@ -12,10 +15,14 @@ from experiments.sweep import runs
 from experiments.vit import bit_vtab
 from experiments.vit import vtab as recipe
 from experiments.vtab import protocol as command
+from train_jax import loop
 from train_jax.config import from_config
 from train_jax.errors import NotFiniteError, UserError
+from train_jax.mesh import make_mesh
 from train_jax.optimizers import Sgd
+from train_jax.schedules import StepsConfig
 from vit_jax.data.preprocess import ResizeCrop, Squash
+from vit_jax.evaluate import evaluate
 from vit_jax.models.config import ViTConfig
 from vit_jax.task import ViTTrainConfig, make_task
 from vit_jax.vtab import TASKS
@@ -152,12 +159,34 @@ def test_two_tasks_from_end_to_end(tmp_path):
     assert run() == (table, 2)
 
 
-def test_bit_has_tasks_that_build(experiment):
-    bit = runs.Experiment(bit_vtab, "R50x1", experiment.overrides)
+def test_bit_has_tasks_that_step_evaluate_and_save(experiment, tmp_path, monkeypatch):
+    bit = runs.Experiment(
+        bit_vtab, "R50x1", experiment.overrides | {"data.threads": 1, "batch_size": 8}
+    )
     for final, count in ((True, 10), (False, 8)):
         task = make_task(bit.config(task="svhn", final=final, seed=1))
         assert task.train_data.examples_per_epoch == count
         assert list(task.evaluations) == ["test" if final else "held_out"]
+    config = bit.config(task="svhn", seed=1)
+    small = ResizeCrop(40, 32)
+    config = dataclasses.replace(
+        config,
+        model=dataclasses.replace(config.model, stages=(1,), width=32, compute_dtype="float32"),
+        data=dataclasses.replace(config.data, preprocess=small),
+        evaluations={
+            "test": dataclasses.replace(config.evaluations["test"], preprocess=Squash(32))
+        },
+        total="2 steps",
+        schedule=StepsConfig(base=config.schedule.base, boundaries=(), warmup="1 steps"),
+    )
+    # Compiles in half the time.
+    monkeypatch.setattr(loop, "make_mesh", lambda c: make_mesh(c, jax.devices()[:1]))
+    result = loop.fit(make_task(config), config, str(tmp_path))
+    # A head of zeros has hardly begun to tell ten classes apart.
+    assert result.metrics["test/loss"] == pytest.approx(math.log(10), rel=0.1)
+    again = evaluate(config, str(tmp_path))["test"]
+    assert (result.step, again["examples"]) == (2, 12)
+    assert again["loss"] == pytest.approx(result.metrics["test/loss"], rel=1e-5)
 
 
 def test_one_setting_is_chosen_by_the_mean_over_tasks(experiment, tmp_path, monkeypatch):

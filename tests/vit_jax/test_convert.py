@@ -1,20 +1,24 @@
 """Published files to checkpoint directories and back, from the command line too."""
 
+import dataclasses
 import json
 import subprocess
 import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny
 
 from train_jax.checkpoint import read_meta, read_params_shapes, save_once
-from train_jax.config import from_config
+from train_jax.config import from_config, to_dict
 from train_jax.errors import UserError
 from train_jax.sharding import flat_names
 from vit_jax.convert import convert
 from vit_jax.init_from import nested
+from vit_jax.models import api
 from vit_jax.models.config import ViTConfig
 from vit_jax.models.variants import SIZES, STEMS, config_for
 from vit_jax.recognise import recognise, variant_name
@@ -168,6 +172,19 @@ def test_every_named_size_has_its_name():
     hybrids = [f"{stem}+{size}/{stride}" for stem, stride in STEMS for size in ("Ti", "B", "L")]
     for name in plain + hybrids:
         assert variant_name(config_for(name)) == name
+
+
+@pytest.mark.parametrize(
+    "change", [{"position": "learned2d"}, {"position": "relative"}, {"position_at": "layers"}]
+)
+def test_positions_that_published_files_do_not_have_are_refused(tmp_path, change):
+    model = dataclasses.replace(tiny.MODEL, **change)
+    fresh, _ = jax.eval_shape(lambda key: api.init(model, key, (16, 16, 3)), jax.random.key(0))
+    params = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), fresh)
+    save_once(tmp_path / "run", {"params": params}, {"model": to_dict(model)})
+    (name, value), *_ = change.items()
+    with pytest.raises(UserError, match=f"{name}='{value}'.* published files have no names for"):
+        convert(tmp_path / "run", tmp_path / "file.npz")
 
 
 def run(*arguments):

@@ -22,6 +22,7 @@ from train_jax.errors import UserError
 from train_jax.mesh import MeshConfig, make_mesh
 from train_jax.record import read_records
 from train_jax.sharding import flat_names
+from vit_jax.convert import convert
 from vit_jax.data.on_device import normalise
 from vit_jax.data.pipeline import eval_data
 from vit_jax.data.preprocess import Squash
@@ -38,6 +39,8 @@ from vit_jax.models.config import ViTConfig
 from vit_jax.noisy_student import PseudoLabelConfig
 from vit_jax.representations import ProbeData, Represented, load_frozen, make_extractor, only_size
 from vit_jax.task import make_task
+from vit_jax.transfer import MASKED_PATCH_PARTS
+from vit_jax.weights import load_published
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -170,6 +173,31 @@ def test_fine_tuning_starts_from_masked_patch_prediction(pretrained):
         # A new head of zeros; all else as the run had averaged it.
         expected = np.zeros_like(value) if name.startswith("head/") else saved[f"ema/{name}"]
         np.testing.assert_array_equal(value, expected, err_msg=name)
+
+
+def test_a_published_file_of_masked_patch_prediction_holds_what_fine_tuning_loads(
+    pretrained, tmp_path
+):
+    _, workdir, _ = pretrained
+    path = tmp_path / "masked.npz"
+    report = convert(workdir, path).splitlines()
+    for name in ("mask_token", "patch_head/kernel"):
+        assert any(line.startswith(name) and "dropped" in line for line in report), name
+    saved, found = tiny.saved_state(workdir), load_published(path)
+    assert found.keys() == {
+        name.removeprefix("ema/")
+        for name in saved
+        if name.startswith("ema/") and not re.fullmatch(f"ema/({MASKED_PATCH_PARTS})", name)
+    }
+    for name, value in found.items():
+        np.testing.assert_array_equal(value, saved[f"ema/{name}"], err_msg=name)
+    loaded = []
+    for start in (workdir, path):
+        task = make_task(finetuning(str(start)))
+        assert task.transfer is not None
+        shapes, _ = jax.eval_shape(task.init, jax.random.key(0))
+        loaded.append(task.transfer(shapes, {})[0])
+    jax.tree.map(np.testing.assert_array_equal, *loaded)
 
 
 @pytest.mark.slow
