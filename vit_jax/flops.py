@@ -2,10 +2,10 @@
 
 import math
 
-from vit_jax.models import bit, efficientnet
+from vit_jax.models import bit, efficientnet_config
 from vit_jax.models.bit import BiTConfig
 from vit_jax.models.config import ResNetStem, ViTConfig
-from vit_jax.models.efficientnet import EfficientNetConfig
+from vit_jax.models.efficientnet_config import EfficientNetConfig
 
 
 def multiply_adds(
@@ -18,7 +18,7 @@ def multiply_adds(
         case BiTConfig():
             return bit.multiply_adds(config, image_shape)
         case EfficientNetConfig():
-            return efficientnet.multiply_adds(config, image_shape)
+            return efficientnet_config.multiply_adds(config, image_shape)
 
 
 def _transformer(config: ViTConfig, image_shape: tuple[int, ...]) -> int:

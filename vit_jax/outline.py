@@ -15,7 +15,7 @@ from vit_jax.flops import multiply_adds
 from vit_jax.models import api, bit
 from vit_jax.models.bit import BiTConfig
 from vit_jax.models.config import ViTConfig
-from vit_jax.models.efficientnet import VARIANTS, EfficientNetConfig
+from vit_jax.models.efficientnet_config import VARIANTS, EfficientNetConfig
 from vit_jax.noisy_student import labelled_rows, probabilities_shape
 from vit_jax.recognise import variant_name
 from vit_jax.task import ViTTrainConfig, image_shape, make_loss

@@ -46,7 +46,7 @@ from train_jax.schedules import CosineConfig
 from train_jax.train_config import CheckpointConfig
 from vit_jax.data.pipeline import DataConfig
 from vit_jax.data.preprocess import InceptionCrop, Squash
-from vit_jax.models.efficientnet import EfficientNetConfig
+from vit_jax.models.efficientnet_config import EfficientNetConfig
 from vit_jax.noisy_student import PseudoLabelConfig
 from vit_jax.pseudo_label import pseudo_label
 from vit_jax.task import ViTTrainConfig, make_task

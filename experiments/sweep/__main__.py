@@ -13,13 +13,11 @@ interruption, without the runs that are done. A rate whose loss does not stay fi
 Runs are in DIR/select/lr=X and DIR/final/lr=X,seed=N.
 """
 
-import sys
-
 from absl import flags
 
 from experiments.sweep.rates import rates_of, sweep
-from experiments.sweep.runs import LEAST_RATE, PreemptedError, named_experiment, numbers
-from train_jax import hosts, main
+from experiments.sweep.runs import LEAST_RATE, named_experiment, numbers, print_table
+from train_jax import main
 from train_jax.errors import UserError
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory for all runs, local or gs://.")
@@ -39,14 +37,8 @@ def _command() -> int:
         if rates is None
         else numbers(rates, float, "rates", least=LEAST_RATE)
     )
-    seeds = numbers(_SEEDS.value, int, "seeds")
-    try:
-        text = sweep(experiment, _WORKDIR.value.rstrip("/"), rates=rates, seeds=seeds)
-    except PreemptedError:
-        return hosts.PREEMPTED_EXIT_CODE
-    if hosts.is_main():
-        sys.stdout.write(text)
-    return 0
+    workdir, seeds = _WORKDIR.value.rstrip("/"), numbers(_SEEDS.value, int, "seeds")
+    return print_table(lambda: sweep(experiment, workdir, rates=rates, seeds=seeds))
 
 
 if __name__ == "__main__":

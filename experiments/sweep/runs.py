@@ -10,7 +10,7 @@ import importlib.util
 import json
 import statistics
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -99,6 +99,16 @@ def named_experiment() -> Experiment:
     experiment = Experiment(module, arg, overrides)
     experiment.config()
     return experiment
+
+
+def print_table(make: Callable[[], str]) -> int:
+    """Makes runs, prints what they gave, and returns the exit code of the command."""
+    try:
+        text = make()
+    except PreemptedError:
+        return hosts.PREEMPTED_EXIT_CODE
+    _say(text)
+    return 0
 
 
 def run(config: ViTTrainConfig, workdir: str, what: str) -> Metrics | None:

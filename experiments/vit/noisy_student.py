@@ -79,7 +79,7 @@ from train_jax.optimizers import RmsProp
 from train_jax.schedules import ConstantConfig, ExponentialConfig
 from vit_jax.data.preprocess import InceptionCrop, ResizeSmallCrop
 from vit_jax.data.randaugment import RandAugment
-from vit_jax.models.efficientnet import config_for, variant_named
+from vit_jax.models.efficientnet_config import config_for, variant_named
 from vit_jax.noisy_student import PseudoLabelConfig
 from vit_jax.task import ViTTrainConfig
 from vit_jax.transfer import TransferConfig

@@ -15,13 +15,11 @@ Runs are in DIR/select/lr=X,steps=N/TASK and DIR/final/lr=X,steps=N/TASK/seed=N,
 is given, in DIR/final/recipe/TASK/seed=N.
 """
 
-import sys
-
 from absl import flags
 
-from experiments.sweep.runs import LEAST_RATE, PreemptedError, named_experiment, numbers
+from experiments.sweep.runs import LEAST_RATE, named_experiment, numbers, print_table
 from experiments.vtab.protocol import settings_of, tasks_of, vtab
-from train_jax import hosts, main
+from train_jax import main
 from train_jax.errors import UserError
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory for all runs, local or gs://.")
@@ -42,19 +40,11 @@ def _command() -> int:
         rates = numbers(_RATES.value, float, "rates", least=LEAST_RATE)
     if _STEPS.value is not None:
         steps = numbers(_STEPS.value, int, "steps", least=1)
-    try:
-        text = vtab(
-            experiment,
-            _WORKDIR.value.rstrip("/"),
-            settings=settings_of(rates, steps),
-            seeds=numbers(_SEEDS.value, int, "seeds"),
-            tasks=tasks_of(_TASKS.value),
-        )
-    except PreemptedError:
-        return hosts.PREEMPTED_EXIT_CODE
-    if hosts.is_main():
-        sys.stdout.write(text)
-    return 0
+    workdir, seeds = _WORKDIR.value.rstrip("/"), numbers(_SEEDS.value, int, "seeds")
+    settings, tasks = settings_of(rates, steps), tasks_of(_TASKS.value)
+    return print_table(
+        lambda: vtab(experiment, workdir, settings=settings, seeds=seeds, tasks=tasks)
+    )
 
 
 if __name__ == "__main__":

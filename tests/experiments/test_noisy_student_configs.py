@@ -21,8 +21,8 @@ from train_jax.sharding import flat_names
 from vit_jax.data.preprocess import InceptionCrop, ResizeSmallCrop
 from vit_jax.data.randaugment import RandAugment
 from vit_jax.evaluate import evaluate
-from vit_jax.models import api, efficientnet
-from vit_jax.models.efficientnet import VARIANTS, EfficientNetConfig
+from vit_jax.models import api, efficientnet_config
+from vit_jax.models.efficientnet_config import VARIANTS, EfficientNetConfig
 from vit_jax.outline import outline
 from vit_jax.pseudo_label import pseudo_label
 from vit_jax.task import ViTTrainConfig, make_task
@@ -205,10 +205,10 @@ def small():
 
     Eight simulated devices on fewer cores wait for each other at every batch norm.
     """
-    stages = (efficientnet._Stage(1, 3, 2, 6, 16),)
+    stages = (efficientnet_config._Stage(1, 3, 2, 6, 16),)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(efficientnet, "_STAGES", stages)
-        patch.setattr(efficientnet, "_HEAD_CHANNELS", 64)
+        patch.setattr(efficientnet_config, "_STAGES", stages)
+        patch.setattr(efficientnet_config, "_HEAD_CHANNELS", 64)
         devices = jax.devices()[:1]
         patch.setattr(jax, "devices", lambda: devices)
         yield

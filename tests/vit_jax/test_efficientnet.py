@@ -11,11 +11,9 @@ from train_jax.errors import UserError
 from train_jax.mesh import MeshConfig, make_mesh
 from train_jax.sharding import batch_sharding, flat_names, param_shardings
 from vit_jax.models import api
-from vit_jax.models.efficientnet import (
+from vit_jax.models.efficientnet import BatchNorm, Conv, EfficientNet
+from vit_jax.models.efficientnet_config import (
     VARIANTS,
-    BatchNorm,
-    Conv,
-    EfficientNet,
     EfficientNetConfig,
     blocks_of,
     config_for,

@@ -20,7 +20,7 @@ from vit_jax.init_from import nested, transfer_model
 from vit_jax.models import api
 from vit_jax.models.bit import BiTConfig
 from vit_jax.models.config import ViTConfig
-from vit_jax.models.efficientnet import EfficientNetConfig
+from vit_jax.models.efficientnet_config import EfficientNetConfig
 from vit_jax.npz import write_npz
 from vit_jax.transfer import TransferConfig, transfer_rules
 from vit_jax.weights import POSITION_TABLE, load_published, save_published

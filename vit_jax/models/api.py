@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from train_jax.sharding import ParamRule, flat_names
 from vit_jax.models import bit, efficientnet
 from vit_jax.models.bit import BiT, BiTConfig
-from vit_jax.models.efficientnet import EfficientNet, EfficientNetConfig
+from vit_jax.models.efficientnet import EfficientNet
+from vit_jax.models.efficientnet_config import EfficientNetConfig
 from vit_jax.models.vit import ViT, ViTConfig
 
 #: Every kind of model; they are told apart by ``name``.
