@@ -136,13 +136,6 @@ def understand(file: NpzFile, *, subtree: str | None = None) -> PublishedWeights
     return PublishedWeights(file.path, shapes, len(file.shapes) - len(inside), file, recipes)
 
 
-def load_published(
-    path: str | os.PathLike[str], *, subtree: str | None = None
-) -> dict[str, np.ndarray]:
-    """A whole published file as a flat dict of our names; see :func:`open_published`."""
-    return dict(open_published(path, subtree=subtree))
-
-
 def save_published(
     path: str | os.PathLike[str],
     params: Any,

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import seeded
+from published import load_published
 
 from train_jax.errors import UserError
 from train_jax.sharding import flat_names
@@ -17,7 +18,6 @@ from vit_jax.init_from import nested
 from vit_jax.models import api
 from vit_jax.models.resnet_stem import run_stem
 from vit_jax.models.vit import ResNetStem, ViTConfig
-from vit_jax.weights import load_published
 
 TINY = ViTConfig((4, 4), width=24, depth=2, mlp_dim=48, num_heads=3, num_classes=10)
 PUBLISHED = {

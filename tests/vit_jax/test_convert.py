@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
+from published import load_published
 
 from train_jax.checkpoint import read_meta, read_params_shapes, save_once
 from train_jax.config import from_config, to_dict
@@ -22,7 +23,7 @@ from vit_jax.models import api
 from vit_jax.models.config import ViTConfig
 from vit_jax.models.variants import SIZES, STEMS, config_for
 from vit_jax.recognise import recognise, variant_name
-from vit_jax.weights import POSITION_TABLE, load_published, save_published
+from vit_jax.weights import POSITION_TABLE, save_published
 
 
 def same(one, other):

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 import pytest
 import tiny
+from published import load_published
 from tiny_probes import DIGITS, FEWSHOT, TEST
 
 from train_jax import loop
@@ -40,7 +41,6 @@ from vit_jax.noisy_student import PseudoLabelConfig
 from vit_jax.representations import ProbeData, Represented, load_frozen, make_extractor, only_size
 from vit_jax.task import make_task
 from vit_jax.transfer import MASKED_PATCH_PARTS
-from vit_jax.weights import load_published
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from published import load_published
 
 from train_jax.optimizers import Sgd, make_optimizer
 from train_jax.schedules import CosineConfig, make_schedule, steps_of
@@ -20,7 +21,6 @@ from vit_jax.losses import softmax_cross_entropy
 from vit_jax.models import api
 from vit_jax.models.config import ViTConfig
 from vit_jax.npz import write_npz
-from vit_jax.weights import load_published
 
 STEPS = 20
 MODEL = ViTConfig(

@@ -10,6 +10,7 @@ import pytest
 import seeded
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
+from published import load_published
 
 from train_jax.checkpoint import save_once
 from train_jax.errors import UserError
@@ -23,7 +24,7 @@ from vit_jax.models.config import ViTConfig
 from vit_jax.models.efficientnet_config import EfficientNetConfig
 from vit_jax.npz import write_npz
 from vit_jax.transfer import TransferConfig, transfer_rules
-from vit_jax.weights import POSITION_TABLE, load_published, save_published
+from vit_jax.weights import POSITION_TABLE, save_published
 
 TINY = ViTConfig(
     patch_size=(4, 4), width=24, depth=2, mlp_dim=48, num_heads=3, num_classes=7, remat="none"
