@@ -34,6 +34,18 @@ B/16 74.79, B/32 69.19, L/16 72.59, L/32 66.90. After fine-tuning on ImageNet at
     JFT-300M          84.15  80.73  87.12  84.37  88.04
     JFT, hybrids (Table 6): R50+B/16 85.58, R50+B/32 84.90, R50+L/16 87.12, R50+L/32 85.68
 
+Position embeddings (appendix D.4, Table 8; vit_jax/models/embeddings.py): B/16 on JFT, 5-shot on
+ImageNet. The default is one learned vector a token, at the stem; the others, for example:
+
+    python -m vit_jax.train --config=experiments/vit/pretrain.py:B/16,jft300m,fewshot=imagenet2012 \
+        --config.model.position=learned2d --config.model.position_at=layers --workdir=DIR
+
+    model.position_at    stem     layers   layers_shared
+    none                 61.382
+    learned              64.206   63.964   64.292
+    learned2d            64.001   64.046   64.022
+    relative             64.032
+
 Cost, in TPUv3-core-days (Table 2): L/16 on ImageNet-21k 230, L/16 on JFT 680, H/14 on JFT 2500. In
 exaFLOP (Table 6, JFT): B/32 55, B/16 224, L/32 196, L/16 783 (7 epochs) or 1567, H/14 4262.
 """
