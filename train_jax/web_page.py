@@ -90,8 +90,9 @@ def in_cell(page: str, *, height: int) -> Any:
     """A page as the result of a notebook cell, in a frame of its own."""
     from IPython.display import HTML  # only notebooks have it
 
+    # In an element of its own: IPython warns of a frame by itself.
     frame = (
-        f'<iframe srcdoc="{html.escape(page, quote=True)}" width="100%" height="{height}" '
-        'style="border:0" sandbox="allow-scripts"></iframe>'
+        f'<div><iframe srcdoc="{html.escape(page, quote=True)}" width="100%" height="{height}" '
+        'style="border:0" sandbox="allow-scripts"></iframe></div>'
     )
     return HTML(frame)
