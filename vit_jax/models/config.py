@@ -61,6 +61,10 @@ class ViTConfig:
         compute_dtype: of the matrix products and the residual stream. Parameters, LayerNorm
             statistics, softmax, representation layer and head are float32 in any case.
         attention: "einsum", "cudnn" (GPU, bfloat16), or "auto": cuDNN where it runs.
+        gelu: the MLPs' GELU: "tanh" is the approximation that the ViT paper's code computes, "erf"
+            the exact form of PyTorch's libraries.
+        norm_epsilon: what every LayerNorm adds to the variance: 1e-6 in the paper's code, 1e-12 in
+            the configs of Hugging Face.
         patch_outputs: outputs of a linear head on every patch, for masked patch prediction
             (vit_jax/masked_patch.py), whose [mask] embedding the model then has too; 0 for neither.
         name: tells this kind of model from the others.
@@ -85,6 +89,8 @@ class ViTConfig:
     remat: Literal["none", "names", "dots", "full"] = "names"
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     attention: Literal["auto", "einsum", "cudnn"] = "auto"
+    gelu: Literal["tanh", "erf"] = "tanh"
+    norm_epsilon: float = 1e-6
     patch_outputs: int = 0
     name: Literal["vit"] = "vit"
 
@@ -112,6 +118,8 @@ class ViTConfig:
                 "attention='cudnn' knows no relative positions; set attention='auto' or another "
                 "position."
             )
+        if not self.norm_epsilon > 0:
+            raise UserError(f"norm_epsilon={self.norm_epsilon} is not positive; 1e-6 is usual.")
         for name in ("dropout", "attention_dropout", "stochastic_depth"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"{name}={getattr(self, name)} is not a rate in [0, 1).")

@@ -58,7 +58,7 @@ class EncoderBlock(nn.Module):
 
         if config.position_at == "layers":
             x = PositionEmbedding(config, self.grid, name="posembed_input")(x)
-        y = LayerNorm(dtype, name="LayerNorm_0")(x)
+        y = LayerNorm(dtype, config.norm_epsilon, name="LayerNorm_0")(x)
         y = MultiHeadAttention(
             config.num_heads,
             dtype,
@@ -68,8 +68,10 @@ class EncoderBlock(nn.Module):
             name="MultiHeadDotProductAttention_0",
         )(y, y, key=keys[0])
         x = residual(x, y, keys[1], keys[2])
-        y = LayerNorm(dtype, name="LayerNorm_1")(x)
-        y = MlpBlock(config.mlp_dim, config.dropout, dtype, name="MlpBlock_0")(y, key=keys[3])
+        y = LayerNorm(dtype, config.norm_epsilon, name="LayerNorm_1")(x)
+        y = MlpBlock(config.mlp_dim, config.dropout, dtype, config.gelu, name="MlpBlock_0")(
+            y, key=keys[3]
+        )
         return residual(x, y, keys[4], keys[5])
 
 
@@ -90,7 +92,7 @@ class Encoder(nn.Module):
         if embedding is not None and config.position_at == "stem":
             x = embedding(x)
         x = dropout(x, config.dropout, key=embed_key)
-        norm = LayerNorm(jnp.dtype(config.compute_dtype), name="encoder_norm")
+        norm = LayerNorm(jnp.dtype(config.compute_dtype), config.norm_epsilon, name="encoder_norm")
         if self.is_initializing():
             self.param("encoderblock", lambda key: init_blocks(config, self.grid, key))
             if embedding is not None:

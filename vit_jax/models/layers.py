@@ -3,6 +3,9 @@
 All parameters are float32; ``dtype`` is what the layer computes and returns.
 """
 
+from functools import partial
+from typing import Literal
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -45,6 +48,7 @@ class LayerNorm(nn.Module):
     """Normalises each token to mean 0 and variance 1, in float32, then scales and shifts."""
 
     dtype: jnp.dtype
+    epsilon: float = EPSILON
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -52,29 +56,29 @@ class LayerNorm(nn.Module):
         scale = self.param("scale", ones, (x.shape[-1],))
         bias = self.param("bias", zeros, (x.shape[-1],))
         shape = (1,) * (x.ndim - 1) + scale.shape
-        y = _normalise(x) * scale.reshape(shape) + bias.reshape(shape)
+        y = _normalise(x, self.epsilon) * scale.reshape(shape) + bias.reshape(shape)
         return y.astype(self.dtype)
 
 
 # The derivative is written out: it needs no more of the forward pass than the two statistics, one
 # number each per token, which are kept where the rest is computed again.
-@jax.custom_vjp
-def _normalise(x: jax.Array) -> jax.Array:
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _normalise(x: jax.Array, epsilon: float) -> jax.Array:
     """Tokens (..., D) of any dtype, with mean 0 and variance 1, in float32."""
-    return _normalise_forward(x)[0]
+    return _normalise_forward(x, epsilon)[0]
 
 
-def _normalise_forward(x: jax.Array):
+def _normalise_forward(x: jax.Array, epsilon: float):
     wide = x.astype(jnp.float32)
     # Both sums in one pass over the tokens, as Flax's layer in the authors' code has them.
     mean = wide.mean(-1, keepdims=True)
     variance = jnp.maximum(jnp.square(wide).mean(-1, keepdims=True) - jnp.square(mean), 0)
     mean = checkpoint_name(mean, "statistics")
-    inverse = checkpoint_name(jax.lax.rsqrt(variance + EPSILON), "statistics")
+    inverse = checkpoint_name(jax.lax.rsqrt(variance + epsilon), "statistics")
     return (wide - mean) * inverse, (x, mean, inverse)
 
 
-def _normalise_backward(residuals: tuple[jax.Array, ...], gradient: jax.Array):
+def _normalise_backward(_: float, residuals: tuple[jax.Array, ...], gradient: jax.Array):
     x, mean, inverse = residuals
     y = (x.astype(jnp.float32) - mean) * inverse
     along = (gradient * y).mean(-1, keepdims=True)
@@ -86,11 +90,12 @@ _normalise.defvjp(_normalise_forward, _normalise_backward)
 
 
 class MlpBlock(nn.Module):
-    """Dense, GELU (tanh form), dropout, dense (ViT paper, section 3.1)."""
+    """Dense, GELU, dropout, dense (ViT paper, section 3.1)."""
 
     mlp_dim: int
     dropout: float
     dtype: jnp.dtype
+    gelu: Literal["tanh", "erf"] = "tanh"
 
     @nn.compact
     def __call__(self, x: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
@@ -99,7 +104,7 @@ class MlpBlock(nn.Module):
         width = x.shape[-1]
         x = Dense(self.mlp_dim, self.dtype, xavier_uniform, bias_init, name="Dense_0")(x)
         x = checkpoint_name(x, "mlp_pre")
-        x = dropout(jax.nn.gelu(x, approximate=True), self.dropout, key=key)
+        x = dropout(jax.nn.gelu(x, approximate=self.gelu == "tanh"), self.dropout, key=key)
         return Dense(width, self.dtype, xavier_uniform, bias_init, name="Dense_1")(x)
 
 

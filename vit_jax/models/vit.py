@@ -99,5 +99,6 @@ class MapHead(nn.Module):
         x = MultiHeadAttention(
             config.num_heads, dtype, "einsum", name="MultiHeadDotProductAttention_0"
         )(probe, x)
-        y = LayerNorm(dtype, name="LayerNorm_0")(x)
-        return (x + MlpBlock(config.mlp_dim, 0.0, dtype, name="MlpBlock_0")(y))[:, 0]
+        y = LayerNorm(dtype, config.norm_epsilon, name="LayerNorm_0")(x)
+        mlp = MlpBlock(config.mlp_dim, 0.0, dtype, config.gelu, name="MlpBlock_0")
+        return (x + mlp(y))[:, 0]
