@@ -391,4 +391,4 @@ if published:
 # * The paper's runs: `python -m vit_jax.train --config=experiments/vit/finetune.py:L/16,cifar100
 #   --config.init_from=ViT-L_16.npz --workdir=DIR`.
 # * Predictions on the command line: `python -m vit_jax.predict cat.jpg --checkpoint=DIR`.
-# * What the model looks at: `python -m vit_jax.attention_page cat.jpg --checkpoint=DIR`.
+# * What the model looks at: [inside_a_vit.ipynb](inside_a_vit.ipynb).

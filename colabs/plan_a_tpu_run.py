@@ -24,7 +24,7 @@
 # 2. gives a small run a budget instead of a number of steps;
 # 3. reads the ledger that every run keeps;
 # 4. kills a run, starts it again, and finds the lost work in the ledger;
-# 5. prints the commands that would start the run on a slice.
+# 5. makes the report of both runs, and prints the commands that would start one on a slice.
 #
 # It needs no TPU, and takes a few minutes on two CPU cores.
 
@@ -306,8 +306,19 @@ meta = read_meta(str(killed))
 print(f"step {meta['step']} of {meta['total_steps']}: {whole.spent.summary()}")
 
 # %% [markdown]
-# ## 5. On a slice
+# ## 5. The report, and the launch
 #
+# `train_jax.report` makes one HTML page of a run's working directory, or of several: curves, where
+# the time went, the budget, results and config. The command is `python -m train_jax.report WORKDIR
+# --output=report.html`; here it is in a cell, with both runs:
+
+# %%
+from train_jax import web_page
+from train_jax.report import page
+
+web_page.in_cell(page([str(workdir), str(killed)]), height=900)
+
+# %% [markdown]
 # `experiments/launch/tpu_vm.sh` queues for a slice, installs, starts, looks every minute, starts
 # again what was preempted, and gives the slice back. `--dry_run` prints the commands and does
 # nothing:

@@ -113,3 +113,13 @@ def test_links_within_the_project_lead_somewhere(name):
 def test_cells_are_short(name):
     for source in code(name)[2:]:
         assert len(source.splitlines()) <= 40, source
+
+
+def test_the_readme_lists_every_notebook_with_its_badge():
+    lines = [line for line in (COLABS / "README.md").read_text().splitlines() if ".ipynb)" in line]
+    assert len(lines) == len(names())
+    for name in names():
+        title = prose(name)[0].splitlines()[0].removeprefix("# ")
+        (line,) = [line for line in lines if f"]({name}.ipynb)" in line]
+        assert title.startswith(line.split("[")[1].split("]")[0])
+        assert line.endswith(f"blob/main/colabs/{name}.ipynb) |")
