@@ -4,13 +4,14 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 
-.PHONY: help quickstart test test-all colabs lint types format clean
+.PHONY: help quickstart test test-all colabs docs docs-serve lint types format clean
 
 help:
 	@echo "make quickstart   train small models of both papers and print their tables, on CPU"
 	@echo "make test         every fast test (PYTHON=python3.12 chooses the interpreter)"
 	@echo "make test-all     the slow ones too"
 	@echo "make colabs       execute every notebook of colabs/"
+	@echo "make docs         build the documentation site in site/; docs-serve shows it while you write"
 	@echo "make lint types   ruff, basedpyright"
 
 # One stamp per set of extras; packages are installed again when setup.py changes.
@@ -32,6 +33,12 @@ test-all: $(VENV)/test.stamp
 colabs: $(VENV)/test.stamp
 	$(BIN)/python -m colabs
 
+docs: $(VENV)/docs.stamp
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+docs-serve: $(VENV)/docs.stamp
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs serve
+
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -44,4 +51,4 @@ format: $(VENV)/test.stamp
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .ruff_cache

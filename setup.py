@@ -10,6 +10,8 @@ POSE_DATA = ["cdflib>=1.3", "h5py>=3.11", "scipy>=1.14"]
 # What draws the papers' figures.
 FIGURES = ["matplotlib>=3.9"]
 
+DOCS = ["mkdocs>=1.6,<2", "mkdocs-material>=9.6", "mkdocstrings[python]>=1.0"]
+
 TEST = [
     "basedpyright==1.40.*",
     "chex>=0.1.91",
@@ -77,6 +79,7 @@ setup(
         "quickstart": ["scikit-learn>=1.5"],
         "figures": FIGURES,
         "colab": [*FIGURES, "scikit-learn>=1.5"],
+        "docs": DOCS,
         "test": TEST,
         # What the benchmarks compare with; TensorFlow and PyTorch come on top, in their own places.
         "benchmark": ["grain>=0.2.18"],
