@@ -1,4 +1,4 @@
-"""Labels images with a model, for a student to learn from (vit_jax/noisy_student.py).
+r"""Labels images with a model, for a student to learn from (vit_jax/noisy_student.py).
 
     python -m vit_jax.pseudo_label --config=experiments/vit/noisy_student.py:B7,teacher \
         --checkpoint=TEACHER --source=folder:/data/images --split=all --output=LABELS

@@ -1,4 +1,4 @@
-"""Trains a Vision Transformer: from scratch, or from a checkpoint (fine-tuning).
+r"""Trains a Vision Transformer: from scratch, or from a checkpoint (fine-tuning).
 
     python -m vit_jax.train --config=experiments/vit/pretrain.py:L/16,imagenet21k --workdir=DIR
     python -m vit_jax.train --config=experiments/vit/finetune.py:L/16,cifar100 \

@@ -1,4 +1,4 @@
-"""Accuracy against the size of the pre-training data (ViT paper, Figures 3 and 4).
+r"""Accuracy against the size of the pre-training data (ViT paper, Figures 3 and 4).
 
     python -m experiments.figures.data_size
     python -m experiments.figures.data_size --results=9M=runs/a,30M=runs/b,90M=runs/c \

@@ -1,4 +1,4 @@
-"""The open benchmark: the paper's comparisons on motion that anybody can have.
+r"""The open benchmark: the paper's comparisons on motion that anybody can have.
 
     python -m pose_jax.prepare cmu --source=cmu_actions_h36m17.npz --output=data/pose/cmu.npz
     python -m pose_jax.train --config=experiments/pose/cmu.py:27 --workdir=DIR

@@ -1,4 +1,4 @@
-"""Human3.6M with few labels and much video, as in the paper (sections 3.3 and 6.2; Figure 5).
+r"""Human3.6M with few labels and much video, as in the paper (sections 3.3 and 6.2; Figure 5).
 
     python -m pose_jax.train --config=experiments/pose/h36m_semi.py:S1_10percent --workdir=DIR
     python -m pose_jax.train --config=experiments/pose/h36m_semi.py:S1_10percent,semi=false \

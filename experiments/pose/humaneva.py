@@ -1,4 +1,4 @@
-"""HumanEva-I, as in the paper (section 5; Table 4).
+r"""HumanEva-I, as in the paper (section 5; Table 4).
 
     python -m pose_jax.train --config=experiments/pose/humaneva.py:all --workdir=DIR
     python -m pose_jax.train --config=experiments/pose/humaneva.py:Walking --workdir=DIR

@@ -1,4 +1,4 @@
-"""Fine-tuning in small: five labels for each of the digits that pre-training never saw.
+r"""Fine-tuning in small: five labels for each of the digits that pre-training never saw.
 
     python -m vit_jax.train --config=experiments/quickstart/finetune.py:SEED \
         --config.init_from=runs/pretrain --workdir=runs/finetune

@@ -1,4 +1,4 @@
-"""Lifting 2D keypoints to 3D poses in small: a temporal model, and one that sees a single frame.
+r"""Lifting 2D keypoints to 3D poses in small: a temporal model, and one that sees a single frame.
 
     python -m experiments.quickstart.motion --file=runs/motion.npz
     python -m pose_jax.train --config=experiments/quickstart/lift.py:27 --config.data_dir=runs \

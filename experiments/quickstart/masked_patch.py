@@ -1,4 +1,4 @@
-"""Masked patch prediction in small: a ViT looks at scikit-learn's digits without their labels.
+r"""Masked patch prediction in small: a ViT looks at scikit-learn's digits without their labels.
 
     python -m vit_jax.train --config=experiments/quickstart/masked_patch.py --workdir=runs/masked
     python -m vit_jax.train --config=experiments/quickstart/finetune.py:SEED \

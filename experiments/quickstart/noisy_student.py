@@ -1,4 +1,4 @@
-"""Noisy Student in small: five labels for each of ten digits, and 1,437 images without labels.
+r"""Noisy Student in small: five labels for each of ten digits, and 1,437 images without labels.
 
     python -m experiments.quickstart.noisy_student [--workdir=runs/noisy_student]
 

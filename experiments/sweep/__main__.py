@@ -1,4 +1,4 @@
-"""Chooses a learning rate on the held-out split, then makes the final runs on all training data.
+r"""Chooses a learning rate on the held-out split, then makes the final runs on all training data.
 
     python -m experiments.sweep --config=experiments/vit/finetune.py:L/16,cifar100 \
         --config.init_from=ViT-L_16.npz --workdir=DIR

@@ -1,4 +1,4 @@
-"""Pre-training as in "How to train your ViT?" (AugReg, Steiner et al. 2021; section 3).
+r"""Pre-training as in "How to train your ViT?" (AugReg, Steiner et al. 2021; section 3).
 
     python -m vit_jax.train --config=experiments/vit/augreg.py:B/16,imagenet21k --workdir=DIR
     python -m vit_jax.train \

@@ -1,4 +1,4 @@
-"""Pre-training of BiT, the ResNet that the ViT paper compares with: its own recipe, and ViT's.
+r"""Pre-training of BiT, the ResNet that the ViT paper compares with: its own recipe, and ViT's.
 
     python -m vit_jax.train --config=experiments/vit/bit.py:R152x4,jft300m,source=tfds:my_jft \
         --workdir=gs://BUCKET/RUN

@@ -1,4 +1,4 @@
-"""Fine-tuning of BiT by BiT-HyperRule, or as the ViT paper fine-tunes its ResNets.
+r"""Fine-tuning of BiT by BiT-HyperRule, or as the ViT paper fine-tunes its ResNets.
 
     python -m vit_jax.train --config=experiments/vit/bit_finetune.py:R50x1,cifar10 \
         --config.init_from=BiT-M-R50x1.npz --workdir=DIR

@@ -1,4 +1,4 @@
-"""VTAB-1k with BiT, by BiT-HyperRule (BiT paper, section 4.2 and appendix; ViT paper, Table 2).
+r"""VTAB-1k with BiT, by BiT-HyperRule (BiT paper, section 4.2 and appendix; ViT paper, Table 2).
 
     python -m experiments.vtab --config=experiments/vit/bit_vtab.py:R152x4 \
         --config.init_from=PRETRAINED --workdir=DIR

@@ -1,4 +1,4 @@
-"""Few-shot linear evaluation (ViT paper, section 4.1; data sets and details of big_vision).
+r"""Few-shot linear evaluation (ViT paper, section 4.1; data sets and details of big_vision).
 
     python -m vit_jax.fewshot --config=experiments/vit/fewshot.py --checkpoint=DIR_OR_NPZ
     python -m vit_jax.fewshot --config=experiments/vit/fewshot.py:imagenet2012 \

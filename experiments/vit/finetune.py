@@ -1,4 +1,4 @@
-"""Fine-tuning as in the ViT paper (Table 4; section 4.1; appendix B.1.1).
+r"""Fine-tuning as in the ViT paper (Table 4; section 4.1; appendix B.1.1).
 
     python -m vit_jax.train --config=experiments/vit/finetune.py:L/16,cifar100 \
         --config.init_from=PRETRAINED --workdir=DIR

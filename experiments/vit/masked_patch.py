@@ -1,4 +1,4 @@
-"""Masked patch prediction: pre-training without labels (ViT paper, section 4.6; appendix B.1.2).
+r"""Masked patch prediction: pre-training without labels (ViT paper, section 4.6; appendix B.1.2).
 
     python -m vit_jax.train --config=experiments/vit/masked_patch.py:B/16,imagenet2012 --workdir=DIR
     python -m vit_jax.train \

@@ -1,4 +1,4 @@
-"""Noisy Student ("Self-training with Noisy Student improves ImageNet classification", 2020).
+r"""Noisy Student ("Self-training with Noisy Student improves ImageNet classification", 2020).
 
 Behind the colon: VARIANT,STAGE, B0 to B7 or L2, and teacher, student or finetune. The paper's runs,
 of which every student is the next teacher (section 4.2: B7, B7, L2, L2, L2):

@@ -1,4 +1,4 @@
-"""Pre-training as in the ViT paper (Table 3; section 4.1; appendix B.1).
+r"""Pre-training as in the ViT paper (Table 3; section 4.1; appendix B.1).
 
     python -m vit_jax.train --config=experiments/vit/pretrain.py:L/16,imagenet21k --workdir=DIR
     python -m vit_jax.train --config=experiments/vit/pretrain.py:H/14,jft300m,source=tfds:my_jft \

@@ -1,4 +1,4 @@
-"""VTAB-1k: fine-tuning on 1,000 images of each of 19 tasks (ViT paper, section 4.1, Table 9).
+r"""VTAB-1k: fine-tuning on 1,000 images of each of 19 tasks (ViT paper, section 4.1, Table 9).
 
 All of them, three runs each, and their means:
     python -m experiments.vtab --config=experiments/vit/vtab.py:L/16 \

@@ -1,4 +1,4 @@
-"""VTAB-1k, all 19 tasks: makes every run and prints the means as the ViT paper's Table 9.
+r"""VTAB-1k, all 19 tasks: makes every run and prints the means as the ViT paper's Table 9.
 
     python -m experiments.vtab --config=experiments/vit/vtab.py:L/16 \
         --config.init_from=ViT-L_16.npz --workdir=DIR

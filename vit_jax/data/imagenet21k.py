@@ -1,4 +1,4 @@
-"""Prepares ImageNet-21k from its official archives, as record files that training reads.
+r"""Prepares ImageNet-21k from its official archives, as record files that training reads.
 
     python -m vit_jax.data.imagenet21k winter21_whole.tar /data/imagenet21k
     python -m vit_jax.data.imagenet21k SYNSETS /data/imagenet21k --classes=wnids.txt \
@@ -8,8 +8,8 @@ The archive is a tar file of tar files, one a synset (n01440764.tar), or the dir
 that was unpacked; a compressed one must be decompressed first, as it is read in many places at
 once. Then
 
-    python -m vit_jax.train --workdir=DIR --config=\
-        experiments/vit/pretrain.py:L/16,imagenet21k,source=records:/data/imagenet21k/{split}-*
+    python -m vit_jax.train --workdir=DIR \
+        --config=experiments/vit/pretrain.py:L/16,imagenet21k,source=records:/data/imagenet21k/{split}-*
 
 trains on it. The files (full-00000-of-01024.array_record; see vit_jax/data/records.py) hold the
 images in the order of a hash of their names, so that the splits of the recipes, full[:25600] and
