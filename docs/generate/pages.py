@@ -13,7 +13,7 @@ from mkdocs.structure.files import File, Files
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import commands
+import program_source as commands
 
 API = ("train_jax", "vit_jax", "pose_jax")
 
