@@ -164,7 +164,7 @@ if plans:
 # own steps and evaluations first, and takes as many steps as the budget affords. The learning-rate
 # schedule ends with them, which it would not if the run were just cut off.
 #
-# The run: the quick start's ViT of 0.2 million parameters on scikit-learn's digits, for 40 seconds.
+# The run: the quick start's ViT of 0.2 million parameters on scikit-learn's digits, for a minute.
 
 # %%
 import dataclasses
@@ -175,7 +175,7 @@ from train_jax.loop import fit
 from train_jax.settle import settle
 from vit_jax.task import make_task
 
-SECONDS = 40
+SECONDS = 60
 config = from_config(ViTTrainConfig, small.get_config().to_dict())
 config = dataclasses.replace(
     config,
@@ -224,7 +224,7 @@ plt.show()
 # ## 3. The ledger
 #
 # Every second of every core is on the ledger, by what it went to. *Goodput* is the share that went
-# into training steps that count. A run of 40 seconds spends much of them on starting and compiling;
+# into training steps that count. A run of a minute spends much of them on starting and compiling;
 # in a run of days both vanish, and what is left to look at is input, evaluation and checkpoints.
 
 # %%
@@ -257,7 +257,7 @@ def draw_ledger(panel, rows):
     figure.legend(loc="outside lower center", ncols=4, fontsize=8)
 
 
-draw_ledger(plt.subplots(figsize=(9, 2.0))[1], {"40 seconds": result.spent})
+draw_ledger(plt.subplots(figsize=(9, 2.0))[1], {f"{SECONDS} seconds": result.spent})
 plt.show()
 print(result.spent.summary())
 
@@ -299,7 +299,8 @@ from train_jax.ledger_file import read_sign_of_life
 
 whole = read_sign_of_life(killed)
 draw_ledger(
-    plt.subplots(figsize=(9, 2.4))[1], {"killed once": whole.spent, "40 seconds": result.spent}
+    plt.subplots(figsize=(9, 2.4))[1],
+    {"killed once": whole.spent, f"{SECONDS} seconds": result.spent},
 )
 plt.show()
 meta = read_meta(str(killed))
