@@ -441,6 +441,13 @@ def test_every_quick_start_has_a_run():
     assert all(name in run_all for name, place in QUICK.items() if place == ".ci/run")
 
 
+@pytest.fixture
+def one_device(monkeypatch):
+    """Compiles in half the time; pre-training runs on all, with its parameters split."""
+    devices = jax.devices()[:1]
+    monkeypatch.setattr(jax, "devices", lambda: devices)
+
+
 @pytest.fixture(scope="module")
 def pretrained(images, tmp_path_factory):
     """A run of pretrain.py on 8 devices with its parameters split, and its result."""
@@ -472,15 +479,17 @@ def test_pretraining_steps_evaluates_and_saves(pretrained):
     check_saved(config, workdir, result)
 
 
-def test_augreg_steps_evaluates_and_saves(images, tmp_path):
+def test_augreg_steps_evaluates_and_saves(images, one_device, tmp_path):
     arg, size, names = RUNS["augreg"]
     overrides = on_folder(images, size=size, evaluations=names)
-    config = small(parsed(ViTTrainConfig, "vit/augreg.py", arg, *overrides), **ON_CPU)
+    config = small(parsed(ViTTrainConfig, "vit/augreg.py", arg, *overrides), depth=1, **ON_CPU)
     assert config.data.randaugment == RandAugment(2, 15)
     check_saved(config, tmp_path, fit(make_task(config), config, str(tmp_path)))
 
 
-def test_finetuning_goes_on_from_pretraining_at_a_higher_resolution(images, pretrained, tmp_path):
+def test_finetuning_goes_on_from_pretraining_at_a_higher_resolution(
+    images, pretrained, one_device, tmp_path
+):
     arg, size, names = RUNS["finetune"]
     overrides = on_folder(images, size=size, evaluations=names)
     start = f"--config.init_from={pretrained[1]}"
