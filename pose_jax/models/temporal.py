@@ -259,7 +259,8 @@ def _convolve_for_inference(x: jax.Array, kernel: jax.Array, dilation: int) -> j
     CPUs are bound by products. Accelerators have more of them than they can feed.
     """
     outputs = x.shape[1] - (kernel.shape[0] - 1) * dilation
-    long = outputs >= 4 * dilation * _LEAST_GROUPS
+    # A program that is exported for any length does not know its own.
+    long = isinstance(outputs, int) and outputs >= 4 * dilation * _LEAST_GROUPS
     if kernel.shape[0] != 3 or x.dtype != jnp.float32 or not long:
         return _convolve(x, kernel, dilation)
     return jax.lax.platform_dependent(

@@ -56,7 +56,7 @@ class ViT(nn.Module):
                 x = corrupt(x, corruption.sources, mask)
         if config.class_token:
             cls = self.param("cls", zeros, (1, 1, config.width)).astype(dtype)
-            x = jnp.concatenate([jnp.broadcast_to(cls, (len(x), 1, config.width)), x], axis=1)
+            x = jnp.concatenate([jnp.broadcast_to(cls, (x.shape[0], 1, config.width)), x], axis=1)
         x = Encoder(config, grid, name="Transformer")(x, key=key)
         outputs = {"encoded": x}
         if config.patch_outputs:
@@ -94,7 +94,7 @@ class MapHead(nn.Module):
         config = self.config
         dtype = jnp.dtype(config.compute_dtype)
         probe = self.param("probe", xavier_uniform, (1, 1, config.width)).astype(dtype)
-        probe = jnp.broadcast_to(probe, (len(x), 1, config.width))
+        probe = jnp.broadcast_to(probe, (x.shape[0], 1, config.width))
         # One query: nothing that a fused kernel would save.
         x = MultiHeadAttention(
             config.num_heads, dtype, "einsum", name="MultiHeadDotProductAttention_0"
