@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 
 import commands
 import pytest
@@ -52,6 +53,23 @@ def test_a_plan():
     assert number(text, "core-days#") == pytest.approx(4 * days, rel=0.01)
     assert "at 1.2 per chip-hour" in text
     assert "Nothing has been" in text
+
+
+@NEEDS_COMPILER
+def test_slices_are_compared():
+    words = ("--compare=v3:1x1,v6e:1x1", "--price=2")
+    finished = commands.shared().run(*PLAN, EXAMPLES, *words)
+    assert finished.code == 0, finished.stderr
+    told = re.findall(r"^(\S+): [\d,.]+ Mcycles$", finished.stderr, re.MULTILINE)
+    assert told == ["v3:1x1", "v6e:1x1"]
+    head, _, *rows = (
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in finished.stdout.splitlines()
+        if line.startswith("|")
+    )
+    assert [row[:2] for row in rows] == [["v3:1x1", "yes"], ["v6e:1x1", "yes"]]
+    assert head[-1] == "cost"
+    assert all(len(row) == len(head) for row in rows)
 
 
 @NEEDS_COMPILER
@@ -120,7 +138,7 @@ def test_the_least_change_that_fits_is_found(fits, found, monkeypatch):
             chosen, {}, 1, 1, None, 1, memory, 1.0, None, cycles, (), 0, 0, "images", ()
         )  # fmt: skip
 
-    monkeypatch.setattr(plan, "forecast", forecast)
+    monkeypatch.setattr(plan, "_forecast", forecast)
     config = tiny.make_config(batch_size=64)
     assert found in plan.remedy(config, slice_named("v5e:4x4"))
     assert config not in seen
@@ -132,20 +150,46 @@ def test_the_least_change_that_fits_is_found(fits, found, monkeypatch):
     assert not any(one in seen[:i] for i, one in enumerate(seen))
 
 
-def test_a_sweep_tries_policies_and_meshes(monkeypatch):
+def test_a_sweep_tries_meshes_then_policies_on_the_fastest(monkeypatch):
+    cycles = {4: 10**9, 16: 2 * 10**9, 1: 3 * 10**9}
+    seen = swept(monkeypatch, lambda config: cycles[config.mesh.fsdp])
+    assert seen == [
+        (1, 16, "names"),
+        (4, 4, "names"),
+        (16, 1, "names"),
+        (4, 4, "dots"),
+        (4, 4, "full"),
+    ]
+
+
+def test_a_sweep_goes_on_to_what_keeps_less_until_something_fits(monkeypatch):
+    def fits_full(config):
+        return 10**9 if config.model.remat == "full" and config.mesh.fsdp > 1 else None
+
+    seen = swept(monkeypatch, fits_full)
+    assert [remat for *_, remat in seen] == ["names"] * 3 + ["dots"] * 3 + ["full"] * 3
+    assert len(set(seen)) == 9
+
+
+def swept(monkeypatch, cycles):
+    """Meshes and policies in the order in which a sweep tries them."""
     seen = []
 
     def forecast(config, chosen):
         seen.append((config.mesh.data, config.mesh.fsdp, config.model.remat))
         memory = Memory(1, 1, 1, 1, 1, 2**30, 0)
-        return Forecast(chosen, {}, 1, 1, None, 1, memory, 1.0, 1.0, 10**9, (), 0, 0, "images", ())
+        return Forecast(
+            chosen, {}, 1, 1, None, 1, memory, 1.0, 1.0, cycles(config), (), 0, 0, "images", ()
+        )  # fmt: skip
 
-    monkeypatch.setattr(plan, "forecast", forecast)
+    monkeypatch.setattr(plan, "_forecast", forecast)
     attempts = plan.sweep(tiny.make_config(batch_size=64), slice_named("v5e:4x4"))
-    assert len(attempts) == len(seen) == 9
-    assert {(data, fsdp) for data, fsdp, _ in seen} == {(16, 1), (4, 4), (1, 16)}
-    assert {remat for *_, remat in seen} == {"names", "dots", "full"}
-    assert attempts[0].flags.endswith("--config.model.remat=names")
+    assert len(attempts) == len(seen)
+    assert all(
+        attempt.flags.endswith(f"remat={remat}")
+        for attempt, (*_, remat) in zip(attempts, seen, strict=True)
+    )
+    return seen
 
 
 @pytest.mark.parametrize(
@@ -157,6 +201,7 @@ def test_a_sweep_tries_policies_and_meshes(monkeypatch):
         ((*PLAN, "--topology=v3"), "--topology: there is no slice 'v3'; write one as in v2:4x4"),
         ((*PLAN, "--compare=v3:2x2,v5e:4x4x4"), "gives 3 axes, and v5e has 2"),
         ((*PLAN, "--compare=v3:2x2,v5e:2x2", "--sweep"), "--sweep is for one slice"),
+        ((*PLAN, "--topology=v3:2x2", "--timeout=0"), "--timeout=0 is no time; give minutes above"),
         (("train_jax.plan", "--config=no.py", "--topology=v3:2x2"), "there is no file 'no.py'"),
         ((*PLAN, "--topology=v3:2x2", "--batch=x"), "[Bb]atch.*x"),
         ((*PLAN, "--topology=v3:2x2", "--config.model.width=30"), "not a multiple of the 4 heads"),
@@ -176,6 +221,7 @@ def test_mistakes_are_one_sentence(words, pattern):
         ((EXAMPLES, "--batch=30"), "batch_size 30 does not split over 4 devices"),
         ((EXAMPLES, "--config.mesh.fsdp=3"), "does not fit 4 devices"),
         ((EXAMPLES, "--config.total=budget"), "'budget' and config.budget sets none; set"),
+        ((EXAMPLES, "--timeout=0.001"), "has not finished the training step for v5e:2x2 within"),
         (("--config.total='2 epochs'",), r"How many examples digits \(train\) has is not known"),
     ],
 )
@@ -193,6 +239,16 @@ def test_without_the_compiler():
         r"Error: The TPU compiler \(libtpu\) is not installed.* pip install -e '\.\[plan\]'\.\n",
         finished.stderr,
     )
+
+
+def test_who_waits_is_told_what_for(monkeypatch, capsys):
+    monkeypatch.setattr(plan, "_WORD_EVERY_S", 0.01)
+    with plan._patience("the training step for v6e:2x2", None):
+        time.sleep(0.1)
+    told = capsys.readouterr().err
+    assert told.startswith("Still compiling the training step for v6e:2x2, for 0 minutes.\n")
+    time.sleep(0.05)
+    assert capsys.readouterr().err == ""
 
 
 @NEEDS_COMPILER
