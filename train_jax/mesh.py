@@ -34,8 +34,8 @@ class MeshConfig:
 
 
 # Of ViT-H/14 on v3:16x16, 128 shards take 0.4 % fewer cycles than 64 and exchange a third more, 16
-# take 1 % more and exchange half as much again (benchmarks/plan_table.py options, estimated, before
-# LayerNorm and softmax were made cheaper).
+# take 1 % more and exchange half as much again; on v5e:16x16, 64 take the fewest. Of L/16, 128 take
+# 0.7 % less on v5e and exchange a third less (benchmarks/plan_table.py options, estimated).
 MAX_SHARDS = 64
 
 # On a CPU; more would multiply the memory of the parameters for little.

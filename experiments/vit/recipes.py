@@ -256,8 +256,8 @@ def mesh_for(variant: str) -> MeshConfig:
     On a pod a device has few images, 8 per core of v3:16x16 at batch 4096, and the optimiser's
     update of all parameters would take up to a fifth of its step. Estimated core-days of the
     paper's runs on JFT (benchmarks/plan_table.py options), each device with all parameters against
-    the split: on v3:16x16, B/16 126 against 100, L/16 780 against 608; on v5e:16x16, B/16 44
-    against 32, L/16 277 against 185. Nothing has been timed.
+    the split: on v3:16x16, B/16 128 against 103, L/16 793 against 621; on v5e:16x16, B/16 44
+    against 31, L/16 275 against 185. Nothing has been timed.
     """
     size = re.sub(r"^R\d*\+", "", variant).partition("/")[0]
     return MeshConfig() if size in _WHOLE_SIZES else MeshConfig(data=-1, fsdp=-1)
