@@ -9,7 +9,6 @@ The text script (NAME.py, cells marked by ``# %%``) is the source: it is what is
 ``pip install -e '.[test]'``.
 """
 
-import argparse
 import base64
 import io
 import sys
@@ -23,6 +22,8 @@ from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from PIL import Image
+
+from train_jax import command_line
 
 COLABS = Path(__file__).parent
 TIMEOUT_S = 600
@@ -92,11 +93,7 @@ def write(name: str, notebook: Any) -> None:
 
 def main() -> int:
     """The command; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m colabs",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_line.Parser("python -m colabs", __doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="all of them unless given")
     parser.add_argument("--write", action="store_true", help="keep pictures in NAME.ipynb")
     given = parser.parse_args()
@@ -120,4 +117,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command_line.exit_code(main))

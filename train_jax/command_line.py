@@ -1,12 +1,14 @@
 """From the words of a command line to flags, and from a mistake in them to one sentence."""
 
+import argparse
 import difflib
 import re
 import sys
+import textwrap
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from absl import flags
 from ml_collections import ConfigDict
@@ -18,6 +20,26 @@ USER_ERROR_EXIT_CODE = 2
 """Something that the user can mend, said in one sentence on stderr."""
 
 _HELP = ("--help", "-h", "-help", "--helpfull", "--helpshort")
+
+
+class Parser(argparse.ArgumentParser):
+    """Of the commands that take no experiment: says what is wrong in one sentence, without usage.
+
+    ``--help`` prints the module docstring as it is, and flags are written out in full.
+    """
+
+    def __init__(self, prog: str, description: str | None) -> None:
+        """For a command, as in "python -m train_jax.report", and its module docstring."""
+        super().__init__(
+            prog=prog,
+            description=description,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """Raises a `UserError`, so that it has to be called within `exit_code`."""
+        raise UserError(f"{message}; see {self.prog} --help.")
 
 
 def exit_code(main: Callable[[], int | None]) -> int:
@@ -91,8 +113,15 @@ def _module(path: Path) -> str:
 def _help(usage: str, command: str, modules: Sequence[str]) -> str:
     names = (sys.modules["__main__"].__name__, *modules)
     own = [flag for name in names for flag in flags.FLAGS.get_flags_for_module(name)]
-    lines = [f"  --{flag.name}: {flag.help}\n" for flag in own]
-    return f"{usage}\nFlags of {command}:\n{''.join(lines)}"
+    return f"{usage}\nFlags of {command}:\n{''.join(map(_flag_help, own))}"
+
+
+def _flag_help(flag: flags.Flag) -> str:
+    default = "" if flag.default in (None, "", []) else f" [{flag.default_as_str.strip(chr(39))}]"
+    # A path or an example is not broken at its hyphens.
+    wrapper = textwrap.TextWrapper(100, initial_indent="  ", subsequent_indent=" " * 6)
+    wrapper.break_on_hyphens = wrapper.break_long_words = False
+    return f"{wrapper.fill(f'--{flag.name}: {flag.help}{default}')}\n"
 
 
 def _config_words(argv: Sequence[str]) -> str | None:

@@ -8,7 +8,6 @@ page is written. Several runs are drawn on the same axes, and where their config
 The page is one file that needs no network.
 """
 
-import argparse
 import dataclasses
 import datetime
 import itertools
@@ -480,16 +479,12 @@ def _is_number(value: Any) -> bool:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m train_jax.report",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_line.Parser("python -m train_jax.report", __doc__)
     parser.add_argument("workdir", nargs="+", help="working directory of a run")
     parser.add_argument("--output", default="report.html", help="the page (report.html)")
-    options = parser.parse_args(arguments)
 
     def command() -> None:
+        options = parser.parse_args(arguments)
         text = page(options.workdir)
         written = web_page.write(options.output, text)
         sys.stdout.write(f"{written}: {len(text.encode()) / 1e6:.1f} MB\n")

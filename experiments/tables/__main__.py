@@ -22,23 +22,13 @@ The JSON object has
 CSV has the keys of the figures, a figure a line.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
 
 from experiments.tables.target import TABLES, table_named, targets_of
 from train_jax import command_line, record
-from train_jax.errors import UserError
 
 _COMMAND = "python -m experiments.tables"
-
-
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one sentence instead of printing its usage."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; see {self.prog} --help.")
 
 
 def tables(arguments: Sequence[str]) -> str:
@@ -50,12 +40,7 @@ def tables(arguments: Sequence[str]) -> str:
     Raises:
         UserError: no such table or format, no such directory, or a damaged record.
     """
-    parser = _Parser(
-        prog=_COMMAND,
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = command_line.Parser(_COMMAND, __doc__)
     parser.add_argument("table", nargs="?", help="its name; without it, all names are listed")
     parser.add_argument("--results", default="", help="directories with records, with commas")
     parser.add_argument(

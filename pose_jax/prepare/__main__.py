@@ -15,11 +15,9 @@ tells its arguments and exact commands: python -m pose_jax.prepare h36m --help. 
 described in pose_jax/data/store.py; nothing is ever overwritten.
 """
 
-import argparse
 import importlib
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
 
 from train_jax import command_line
 from train_jax.errors import UserError
@@ -29,13 +27,6 @@ SOURCES = ("h36m", "humaneva", "cmu", "custom")
 
 _COMMAND = "python -m pose_jax.prepare"
 _HELP = ("--help", "-help", "-h", "help")
-
-
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one sentence instead of printing its usage."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; see {self.prog} --help.")
 
 
 def prepare(arguments: Sequence[str]) -> int:
@@ -57,12 +48,7 @@ def prepare(arguments: Sequence[str]) -> int:
         given = f"there is no source {arguments[0]!r}" if arguments else "the source is missing"
         raise UserError(f"{_COMMAND}: {given}; give one of {', '.join(SOURCES)}, or --help.")
     module = importlib.import_module(f"pose_jax.prepare.{arguments[0]}")
-    parser = _Parser(
-        prog=f"{_COMMAND} {arguments[0]}",
-        description=module.__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = command_line.Parser(f"{_COMMAND} {arguments[0]}", module.__doc__)
     module.add_arguments(parser)
     sys.stdout.write(f"{module.run(parser.parse_args(arguments[1:]))}\n")
     return 0

@@ -28,7 +28,6 @@ An interrupted command goes on where it was: what is known of a synset is kept i
 that are complete are not written again.
 """
 
-import argparse
 import hashlib
 import os
 import re
@@ -254,9 +253,7 @@ def _map(function: Callable[[Any], T], values: Iterable[Any], threads: int, what
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line.Parser("python -m vit_jax.data.imagenet21k", __doc__)
     parser.add_argument("archive", help="tar file of the synsets' tar files, or their directory")
     parser.add_argument("directory", help="where the data set goes")
     parser.add_argument("--classes", help="file with the synsets in the order of their numbers")
@@ -267,9 +264,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--confirm", metavar="CHECKPOINT", help="a model that has to agree")
     parser.add_argument("--similarity", type=float, default=0.9, help="the cosine from which on")
     parser.add_argument("--data_dir", help="directory of TFDS data sets")
-    options = parser.parse_args(arguments)
 
     def command() -> None:
+        options = parser.parse_args(arguments)
         if options.shards < 1 or options.threads < 0 or not 0 <= options.distance < 64:
             raise UserError(
                 "--shards must be positive, --threads not negative and --distance from 0 to 63."

@@ -6,7 +6,6 @@ Once per data set and machine (or shared directory). Data sets that TFDS may not
 ImageNet, first want their archives in `DATA_DIR/downloads/manual`; TFDS says which.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 
@@ -39,14 +38,12 @@ def prepare(source: str, *, data_dir: str | None = None) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line.Parser("python -m vit_jax.data.prepare", __doc__)
     parser.add_argument("source", help="tfds:NAME or digits")
     parser.add_argument("--data_dir", help="directory of TFDS data sets")
-    options = parser.parse_args(arguments)
 
     def command() -> None:
+        options = parser.parse_args(arguments)
         sys.stdout.write(prepare(options.source, data_dir=options.data_dir) + "\n")
 
     return command_line.exit_code(command)
