@@ -3,6 +3,10 @@
     python -m vit_jax.convert B_16.npz checkpoint/            published weights -> our checkpoint
     python -m vit_jax.convert checkpoint/ B_16.npz            and back
     python -m vit_jax.convert old.npz new.npz --names=linen   from one published form to another
+    python -m vit_jax.convert vit-base-patch16-224/ checkpoint/       Hugging Face's ViT, and back:
+    python -m vit_jax.convert checkpoint/ mine/ --names=huggingface
+    python -m vit_jax.convert timm.safetensors checkpoint/            timm's ViT, and back:
+    python -m vit_jax.convert checkpoint/ mine.safetensors --names=timm
 
 SOURCE may be a run's working directory (its newest checkpoint is taken) or one of its checkpoints,
 and may name a subtree of an .npz file (siglip.npz:img). The form of a published file is recognised:
@@ -10,9 +14,11 @@ Vision Transformers, hybrids and BiT ResNets. The result can be given to `--conf
 Nothing is ever overwritten.
 """
 
+import dataclasses
 import os
 import re
 import sys
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import jax
@@ -24,6 +30,7 @@ from train_jax.config import to_dict
 from train_jax.errors import UserError
 from train_jax.transfer import Plan, Rule, apply_plan, make_plan
 from vit_jax.bit_weights import save_bit
+from vit_jax.hugging_face import save_torch
 from vit_jax.init_from import Source, is_published, open_source
 from vit_jax.models import api
 from vit_jax.models.bit import BiTConfig
@@ -37,9 +44,10 @@ from vit_jax.weights import POSITION_TABLE, save_published
 _NAMES = flags.DEFINE_enum(
     "names",
     "original",
-    ["original", "linen"],
+    ["original", "linen", "huggingface", "timm"],
     "Names inside the blocks of an .npz file to write: those of the original files, which every "
-    "reader knows, or those of today's Flax (of a BiT: big_vision's).",
+    "reader knows, or those of today's Flax (of a BiT: big_vision's). huggingface writes a "
+    "directory for transformers, timm a .safetensors file.",
 )
 _LAYERS = flags.DEFINE_enum(
     "layers", "separate", ["separate", "stacked"], "Layers of an .npz file to write."
@@ -62,7 +70,7 @@ def convert(
     source: str | os.PathLike[str],
     destination: str | os.PathLike[str],
     *,
-    names: Literal["original", "linen"] = "original",
+    names: Literal["original", "linen", "huggingface", "timm"] = "original",
     layers: Literal["separate", "stacked"] = "separate",
     grid: Grid | None = None,
     position: Literal["sincos2d", "none"] | None = None,
@@ -73,7 +81,7 @@ def convert(
     Args:
         source: a published file or a checkpoint directory.
         destination: an .npz file or a directory to make; must not exist.
-        names: see :func:`vit_jax.weights.save_published`.
+        names: see :func:`vit_jax.weights.save_published` and :mod:`vit_jax.hugging_face`.
         layers: the same.
         grid: (height, width) of the position table, if it is not square.
         position: the position embedding, if no table is learned.
@@ -88,7 +96,8 @@ def convert(
     destination = os.fspath(destination)
     refuse_existing(destination)
     opened = open_source(source, averaged=averaged)
-    if not is_published(source) and not is_published(destination):
+    torch = names in ("huggingface", "timm")
+    if not is_published(source) and not is_published(destination) and not torch:
         raise UserError(
             f"{opened.path} and {destination} are both checkpoint directories; one of SOURCE and "
             "DESTINATION must end in .npz."
@@ -104,14 +113,24 @@ def convert(
         position = model.get("position")
     found = recognise_any(opened.shapes, grid=grid or opened.grid, position=position)
     plan, params = _read(opened, found)
-    if is_published(destination) and isinstance(found.model, BiTConfig):
+    model = _with_numerics(found.model, opened.about.get("model", {}))
+    if names in ("huggingface", "timm"):
+        save_torch(
+            destination,
+            model,
+            params,
+            names=names,
+            image_shape=found.image_shape,
+            labels=opened.about.get("labels"),
+        )
+    elif is_published(destination) and isinstance(found.model, BiTConfig):
         if layers == "stacked":
             raise UserError("Files of a BiT have one array per unit; leave --layers out.")
         save_bit(destination, params, names=names)
     elif is_published(destination):
         save_published(destination, params, names=names, layers=layers)
     else:
-        save_once(destination, {"params": params}, _meta(opened, found))
+        save_once(destination, {"params": params}, _meta(opened, found, model))
     total = sum(leaf.size for leaf in jax.tree.leaves(params))
     return (
         f"{found.describe()}\n{plan.table()}\n{total:,} parameters: {opened.path} -> {destination}"
@@ -142,11 +161,23 @@ def _any_image_shape(model: ViTConfig | BiTConfig) -> tuple[int, int, int]:
     return height, width, 3
 
 
-def _meta(source: Source, found: Recognised | RecognisedBiT) -> dict[str, Any]:
+def _with_numerics(model: ViTConfig | BiTConfig, about: Mapping[str, Any]) -> ViTConfig | BiTConfig:
+    """What no shape tells, as the checkpoint says it."""
+    if isinstance(model, BiTConfig):
+        return model
+    told = {name: about[name] for name in ("gelu", "norm_epsilon") if name in about}
+    return dataclasses.replace(model, **told)
+
+
+def _meta(
+    source: Source, found: Recognised | RecognisedBiT, model: ViTConfig | BiTConfig
+) -> dict[str, Any]:
+    labels = source.about.get("labels")
     return {
+        **({"labels": labels} if labels else {}),
         "converted_from": source.path,
         "variant": found.variant,
-        "model": to_dict(found.model),
+        "model": to_dict(model),
         "image_shape": found.image_shape,
         "grid": found.grid,
     }

@@ -15,6 +15,7 @@ from train_jax.errors import UserError
 from train_jax.sharding import flat_names, param_shardings, replicated
 from train_jax.transfer import Plan, apply_plan, draft_plan
 from vit_jax.bit_weights import BiTWeights, is_bit, open_bit
+from vit_jax.hugging_face import is_torch, open_torch
 from vit_jax.models import api
 from vit_jax.models.api import ModelConfig, ModelState, Params, grid_of
 from vit_jax.npz import open_npz
@@ -50,14 +51,15 @@ class Source:
 
 def is_published(path: str | os.PathLike[str]) -> bool:
     """Whether a path is that of a published file, with or without the name of a subtree."""
-    return re.search(r"\.npz(:[\w/]+)?$", os.fspath(path)) is not None
+    return re.search(r"\.npz(:[\w/]+)?$", os.fspath(path)) is not None or is_torch(path)
 
 
 def open_source(path: str | os.PathLike[str], *, averaged: bool = True) -> Source:
     """Looks at a checkpoint without reading its arrays.
 
     Args:
-        path: a published file (``file.npz``, ``file.npz:subtree``), or a run's working directory or
+        path: a published file (``file.npz``, ``file.npz:subtree``, ``timm.safetensors``), a
+            directory of Hugging Face, or a run's working directory or
             any of its checkpoints.
         averaged: take the averaged parameters of a run that kept them.
 
@@ -65,6 +67,9 @@ def open_source(path: str | os.PathLike[str], *, averaged: bool = True) -> Sourc
         UserError: it cannot be read, or is not a checkpoint.
     """
     path = os.fspath(path)
+    if is_torch(path):
+        weights, about = open_torch(path)
+        return Source(path, weights.shapes, about, lambda wanted: weights)
     if is_published(path):
         weights = _open_published(path)
         return Source(path, weights.shapes, {}, lambda wanted: weights)
