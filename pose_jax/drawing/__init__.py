@@ -1,0 +1,1 @@
+"""What pictures of poses are made of: bones, colours, a view in perspective, text and film."""
