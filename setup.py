@@ -15,6 +15,9 @@ DOCS = ["mkdocs>=1.6,<2", "mkdocs-material>=9.6", "mkdocstrings[python]>=1.0"]
 # ONNX.
 EXPORT = ["onnx>=1.18", "onnxruntime>=1.20"]
 
+# Video in and out.
+VIDEO = ["av>=14"]
+
 TEST = [
     "basedpyright==1.40.*",
     "chex>=0.1.91",
@@ -52,6 +55,7 @@ setup(
         "train_jax": ["py.typed", "web_page.css", "report_page/*"],
         "vit_jax": ["py.typed", "class_lists/*.txt"],
         "vit_jax.attention_page": ["page.*"],
+        "pose_jax.viewer": ["page.html", "viewer.*", "three.min.js", "three/*"],
     },
     # jax 0.10.2 is the last release for Python 3.11; 0.12 needs Python 3.12.
     install_requires=[
@@ -84,6 +88,8 @@ setup(
         # SavedModel and TFLite.
         "export-tensorflow": ["tensorflow-cpu>=2.21"],
         "pose-data": POSE_DATA,
+        # pose_jax.render, and films in pose_jax.viewer.
+        "video": VIDEO,
         "quickstart": ["scikit-learn>=1.5"],
         "figures": FIGURES,
         "colab": [*FIGURES, "scikit-learn>=1.5"],
