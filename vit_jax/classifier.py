@@ -15,7 +15,7 @@ from etils import epath
 
 from train_jax.config import from_config
 from train_jax.errors import UserError
-from train_jax.stored import brief
+from train_jax.stored import as_path, brief
 from vit_jax.class_names import find_names
 from vit_jax.data.decode import CorruptImageError, Picture
 from vit_jax.data.on_device import normalise
@@ -234,7 +234,7 @@ def find_pictures(words: Sequence[str]) -> list[str]:
     """
     found: list[str] = []
     for word in words:
-        path = epath.Path(word)
+        path = _path(word)
         if path.is_dir():
             inside = sorted(_pictures_in(path))
             if not inside:
@@ -247,6 +247,11 @@ def find_pictures(words: Sequence[str]) -> list[str]:
         else:
             raise UserError(f"There is no file {word}; name image files or directories of them.")
     return found
+
+
+def _path(word: str) -> epath.Path:
+    """A path as it was written; of a bucket only if there is something that reads buckets."""
+    return as_path(word) if "://" in word else epath.Path(word)
 
 
 def _pictures_in(directory: epath.Path) -> Iterator[str]:
@@ -266,7 +271,7 @@ def open_picture(path: str) -> Picture:
         UserError: it is not an image, or damaged.
     """
     try:
-        picture = Picture(epath.Path(path).read_bytes())
+        picture = Picture(_path(path).read_bytes())
         _ = picture.pixels
     except (CorruptImageError, OSError) as error:
         raise UserError(

@@ -185,7 +185,7 @@ def test_a_cell_of_a_notebook_holds_the_page(classifier, picture):
 
 
 def test_the_page_in_a_browser(classifier, picture, tmp_path):
-    """What is chosen is shown, with the model's numbers; no requests or complaints; names as text."""
+    """What is chosen is shown with the model's numbers; no request, no complaint; names as text."""
     weights = all_weights_of(classifier, picture)
     path = tmp_path / "page.html"
     path.write_text(page(classifier, picture))
