@@ -47,7 +47,9 @@ def is_torch(path: str | os.PathLike[str]) -> bool:
     if text.endswith((".npz", ".bin")) or ".npz:" in text:
         return False
     try:
-        return (epath.Path(text) / _CONFIG).exists()
+        # A run of ours has a config.json, too.
+        place = epath.Path(text)
+        return (place / _CONFIG).exists() and not (place / "checkpoints").exists()
     except (OSError, ImportError):
         return False
 
