@@ -353,6 +353,24 @@ for panel, frame in zip(panels, range(100, 220, 20), strict=True):
 plt.show()
 
 # %% [markdown]
+# The same, to be turned and played (drag, scroll, space bar), with the truth in grey and the error of
+# every frame below; the button *Errors* colours the joints by theirs. `python -m pose_jax.viewer
+# poses.npz` makes such a page of any poses; it is one HTML file that needs no network.
+
+# %%
+from pose_jax import viewer
+from pose_jax.motion import Person, Scene, on_floor, upright
+
+
+def scene_of(poses):
+    """Poses of the camera's axes, on the floor of a world whose z is up."""
+    person = Person("test person", on_floor(upright(poses)))
+    return Scene((person,), H36M_17, None, FPS, None)
+
+
+viewer.show(scene_of(predicted), truth=scene_of(target))
+
+# %% [markdown]
 # ## 4. Three forms, one set of weights
 #
 # * **dilated** maps a whole sequence to a pose per frame; neighbouring frames share their work;
@@ -505,6 +523,7 @@ plt.show()
 # %% [markdown]
 # ## Where to go from here
 #
+# * What a run costs: [plan_a_tpu_run.ipynb](plan_a_tpu_run.ipynb).
 # * The real thing: `python -m pose_jax.train --config=experiments/pose/h36m.py:243`, or without a
 #   licence `experiments/pose/cmu.py`; `python -m pose_jax.prepare SOURCE --help` says where data
 #   come from.
