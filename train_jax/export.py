@@ -74,7 +74,7 @@ def write_stablehlo(export: Export, path: str | os.PathLike[str]) -> None:
     """
     refuse_taken(path)
     exported = jax.export.export(jax.jit(export.function), platforms=PLATFORMS)(_argument(export))
-    _write(path, exported.serialize())
+    _write(path, bytes(exported.serialize()))
     _write_metadata(
         export,
         path,

@@ -78,10 +78,10 @@ def load(checkpoint: str | os.PathLike[str], *, size: int | None = None) -> Clas
     """
     source = open_source(checkpoint)
     model, shape = _model(source)
-    differs = size is not None and shape is not None and (size, size) != tuple(shape[:2])
-    if differs and isinstance(model, ViTConfig):
+    told = None if shape is None or not isinstance(model, ViTConfig) else tuple(shape[:2])
+    if size is not None and told is not None and told != (size, size):
         raise UserError(
-            f"The model's positions are for {shape[0]}x{shape[1]} images, not {size}x{size}; "
+            f"The model's positions are for {told[0]}x{told[1]} images, not {size}x{size}; "
             "leave --size out, or fine-tune at that size."
         )
     if size is None and shape is None:

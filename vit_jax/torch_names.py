@@ -118,9 +118,9 @@ def understand(
     if not found or patch not in stored:
         raise UserError(f"{file.path} holds no Vision Transformer under the names of {names}.")
     depth, width = max(found) + 1, file.shapes[stored[patch]].shape[0]
-    heads = heads or max(width // 64, 1)
-    if width % heads:
-        raise UserError(f"{file.path}: the width {width} is not a multiple of {heads} heads.")
+    num_heads = heads or max(width // 64, 1)
+    if width % num_heads:
+        raise UserError(f"{file.path}: the width {width} is not a multiple of {num_heads} heads.")
     shapes, used = {}, set()
     for name in _all_names(names):
         theirs = _their_name(names, name)
@@ -139,7 +139,7 @@ def understand(
         kept = [file.shapes[stored[one]] for one in each]
         if len({leaf.shape for leaf in kept}) > 1:
             raise UserError(f"{file.path}: {theirs} differs in shape from layer to layer.")
-        shape = _ours_shape(names, name, kept[0].shape, heads, file.path)
+        shape = _ours_shape(names, name, kept[0].shape, num_heads, file.path)
         shape = (depth, *shape) if len(each) > 1 or "{}" in theirs else shape
         shapes[name] = jax.ShapeDtypeStruct(shape, kept[0].dtype)
     foreign = sorted(stored.keys() - used)
@@ -148,7 +148,7 @@ def understand(
             f"{file.path} holds {foreign[0]}, which has no place in our Vision Transformer; this "
             "architecture is not supported."
         )
-    return TorchWeights(file.path, shapes, names, file, heads, depth, dict(stored))
+    return TorchWeights(file.path, shapes, names, file, num_heads, depth, dict(stored))
 
 
 def to_torch(

@@ -95,6 +95,7 @@ def test_large_weights_lie_beside_the_graph(tmp_path):
     from vit_jax.onnx_vit import vit_graph
 
     classifier, x = own(), images((16, 16, 3))
+    assert isinstance(classifier.model, ViTConfig)
     graph = vit_graph(classifier.model, classifier.params, classifier.image_shape)
     graph.save(tmp_path / "model.onnx", external_bytes=10_000)
     assert (tmp_path / "model.onnx.data").stat().st_size > 10_000

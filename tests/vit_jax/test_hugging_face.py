@@ -6,6 +6,7 @@ their results on PyTorch 2.13.
 
 import json
 import shutil
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -19,7 +20,7 @@ from vit_jax.hugging_face import open_torch
 from vit_jax.models import api
 from vit_jax.safetensors_file import open_safetensors, write_safetensors
 
-CASES = {
+CASES: dict[str, Any] = {
     "hf_classifier": ("hf_classifier", "again", "huggingface"),
     "hf_model": ("hf_model", "again", "huggingface"),
     "timm": ("timm.safetensors", "again.safetensors", "timm"),
@@ -135,7 +136,7 @@ def test_pickles_are_not_read(data_dir, tmp_path):
 
 def test_files_are_those_of_the_safetensors_library(tmp_path):
     library = pytest.importorskip("safetensors.numpy", reason="reads and writes the same files")
-    weights = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.float32([7])}
+    weights = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.asarray([7], np.float32)}
     write_safetensors(tmp_path / "ours", {"a": (2, 3), "b": (1,)}, weights.items())
     theirs = library.load_file(tmp_path / "ours")
     library.save_file(weights, tmp_path / "theirs")

@@ -4,7 +4,7 @@ All parameters are float32; ``dtype`` is what the layer computes and returns.
 """
 
 from functools import partial
-from typing import Literal
+from typing import Literal, cast
 
 import flax.linen as nn
 import jax
@@ -56,7 +56,9 @@ class LayerNorm(nn.Module):
         scale = self.param("scale", ones, (x.shape[-1],))
         bias = self.param("bias", zeros, (x.shape[-1],))
         shape = (1,) * (x.ndim - 1) + scale.shape
-        y = _normalise(x, self.epsilon) * scale.reshape(shape) + bias.reshape(shape)
+        y = cast(jax.Array, _normalise(x, self.epsilon)) * scale.reshape(shape) + bias.reshape(
+            shape
+        )
         return y.astype(self.dtype)
 
 
