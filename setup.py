@@ -15,8 +15,8 @@ DOCS = ["mkdocs>=1.6,<2", "mkdocs-material>=9.6", "mkdocstrings[python]>=1.0"]
 # ONNX.
 EXPORT = ["onnx>=1.18", "onnxruntime>=1.20"]
 
-# Video in and out.
-VIDEO = ["av>=14"]
+# Video in and out, and the people in it.
+VIDEO = ["ai-edge-litert>=2", "av>=14"]
 
 TEST = [
     "basedpyright==1.40.*",
@@ -40,6 +40,7 @@ TEST = [
     *POSE_DATA,
     *FIGURES,
     *EXPORT,
+    *VIDEO,
 ]
 
 setup(
@@ -55,6 +56,7 @@ setup(
         "train_jax": ["py.typed", "web_page.css", "report_page/*"],
         "vit_jax": ["py.typed", "class_lists/*.txt"],
         "vit_jax.attention_page": ["page.*"],
+        "pose_jax.video": ["lifter.*"],
         "pose_jax.viewer": ["page.html", "viewer.*", "three.min.js", "three/*"],
     },
     # jax 0.10.2 is the last release for Python 3.11; 0.12 needs Python 3.12.

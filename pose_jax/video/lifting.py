@@ -91,7 +91,8 @@ def poses(
     (result,) = lift(lifter, [View("video", "video", "camera", seen, None, None)], flip=flip)
     if lifter.has_trajectory:
         return result.astype(np.float64)
-    joints, points = map(list, zip(*joint_map(lifter.skeleton, layout).items(), strict=True))
+    same = joint_map(lifter.skeleton, layout)
+    joints, points = list(same), list(same.values())
     places = placed(result[:, joints], keypoints[:, points], size, rate, field_of_view)
     return result + places[:, None]
 

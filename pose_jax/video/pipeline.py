@@ -176,8 +176,8 @@ def lifted(seen: Seen, lifter: Lifter, rate: float, options: Options, video: str
     ]
     if not chosen:
         raise UserError(
-            f"{video}: no person was found in {seen.frames:,} frames; people must be seen from head "
-            "to feet, and large enough. --keypoints takes those of another detector."
+            f"{video}: no person was found in {seen.frames:,} frames; people must be seen from "
+            "head to feet, and large enough. --keypoints takes those of another detector."
         )
     names = [f"person {number}" for number in range(1, len(chosen) + 1)]
     if options.person is not None and options.keypoints is None:

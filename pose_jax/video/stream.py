@@ -87,6 +87,9 @@ class Streamed:
         folded = streaming.fold(lifter.model, lifter.params[POSE], lifter.state[POSE])
         self.start = jax.jit(lambda x: streaming.start(lifter.model, folded, x))
         self.push = jax.jit(lambda s, x: streaming.push(lifter.model, folded, s, x))
+        # Compiled before the first frame, or all that arrive meanwhile would be late.
+        nobody = jnp.zeros((1, self.model.joints_in, self.model.features))
+        jax.block_until_ready(self.push(self.start(nobody), nobody))
 
 
 class _Person:
@@ -130,7 +133,8 @@ class _Person:
             return None
         then, seen = self._waiting.popleft()
         pose = np.asarray(y, np.float64)
-        joints, points = map(list, zip(*joint_map(lifter.skeleton, BLAZEPOSE_33).items()))
+        same = joint_map(lifter.skeleton, BLAZEPOSE_33)
+        joints, points = list(same), list(same.values())
         place = lifting.placed(
             pose[:, joints], seen[None, points], self._size, 1.0, self._field_of_view
         )
