@@ -90,7 +90,7 @@ def draw_figures(image: np.ndarray, view: View, theme: Theme, figures: Sequence[
             if np.isfinite(middle):
                 thick = view.focal * LIMB * figure.slim / middle
                 strokes.append((middle, 0, pixels[[a, b]], colour, thick))
-        for i in np.flatnonzero(np.isfinite(depth)):
+        for i in np.flatnonzero(np.isfinite(depth)).tolist():
             radius = view.focal * JOINT * figure.slim / depth[i]
             # A joint lies on the limbs that meet in it.
             strokes.append(

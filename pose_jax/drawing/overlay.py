@@ -49,7 +49,7 @@ def draw_overlay(image: np.ndarray, scene: Scene, frame: int, *, names: bool = T
             strong = thick if sure[a] and sure[b] else 1
             colour = colours.get(side(layout, a, b), middle)
             cv2.line(image, places[a], places[b], colour, strong, cv2.LINE_AA, _SHIFT)
-        for i in np.flatnonzero(known & sure):
+        for i in np.flatnonzero(known & sure).tolist():
             colour = colours.get(side(layout, i), middle)
             cv2.circle(image, places[i], (thick + 1) * _ONE, _INK, -1, cv2.LINE_AA, _SHIFT)
             cv2.circle(image, places[i], thick * _ONE, colour, -1, cv2.LINE_AA, _SHIFT)

@@ -169,4 +169,4 @@ def _filled(parts: dict[str, str]) -> str:
 
 
 def _source(name: str) -> str:
-    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+    return resources.files(__name__).joinpath(name).read_text(encoding="utf-8")

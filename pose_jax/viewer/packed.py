@@ -55,7 +55,7 @@ def confidences(values: np.ndarray) -> str:
 
 def text(values: np.ndarray, kind: str) -> str:
     """An array's numbers in base 64, of a NumPy type."""
-    return base64.b64encode(np.ascontiguousarray(values.astype(kind))).decode()
+    return base64.b64encode(values.astype(kind).tobytes()).decode()
 
 
 def skeleton(layout: Layout | None) -> dict[str, Any] | None:
