@@ -90,7 +90,7 @@ setup(
         # SavedModel and TFLite.
         "export-tensorflow": ["tensorflow-cpu>=2.21"],
         "pose-data": POSE_DATA,
-        # pose_jax.render, and films in pose_jax.viewer.
+        # pose_jax.video, pose_jax.render, and films in pose_jax.viewer.
         "video": VIDEO,
         "quickstart": ["scikit-learn>=1.5"],
         "figures": FIGURES,
