@@ -162,7 +162,10 @@ def _members(path: str) -> dict[str, np.ndarray]:
     except OSError as error:
         raise UserError(f"{path} cannot be opened: {error.strerror or error}.") from error
     except faults as error:
-        raise UserError(f"{path} is not an .npz file of poses, or is damaged ({error}).") from error
+        # NumPy's own words on other files would advise to unpickle them.
+        raise UserError(
+            f"{path} is not an .npz file of poses, or is damaged; make it again."
+        ) from error
     if "meta" not in members:
         raise UserError(f"{path} holds no poses of this project (it has no member meta).")
     return members

@@ -98,7 +98,7 @@ def _prose(docstring: str) -> str:
         rest = rows[start:]
         end = next((i for i, row in enumerate(rest) if not row.startswith(" ")), len(rest))
         code = "\n".join(row[4:] for row in rest[:end])
-        kind = "console" if "python -m" in code else "text"
+        kind = "bash" if "python -m" in code else "text"
         lines += [f"```{kind}", code.rstrip(), "```", ""]
         if end < len(rest):
             lines += [_inline("\n".join(rest[end:])), ""]
@@ -162,7 +162,9 @@ def recipe_page(path: Path) -> str:
     """Markdown of an experiment file's page."""
     name = path.relative_to(commands.ROOT).as_posix()
     docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-    return f"# {name.removeprefix('experiments/')}\n\n`--config={name}`\n\n{_prose(docstring)}\n"
+    # Without a table of contents its wide tables have room.
+    head = f"---\nhide: [toc]\n---\n\n# {name.removeprefix('experiments/')}\n\n"
+    return f"{head}`--config={name}`\n\n{_prose(docstring)}\n"
 
 
 def _recipe_index() -> str:

@@ -43,6 +43,15 @@ def test_a_mistake_in_arguments_is_named(program, arguments, said):
     assert said in assert_one_sentence(commands.shared().run(program, *arguments))
 
 
+def test_a_file_of_another_kind_is_no_reason_to_unpickle_it(tmp_path):
+    (tmp_path / "picture.jpg").write_bytes(b"\xff\xd8\xff\xe0 no poses")
+    for program in ("pose_jax.render", "pose_jax.viewer"):
+        arguments = (str(tmp_path / "picture.jpg"), f"--output={tmp_path / 'out.mp4'}")
+        said = assert_one_sentence(commands.shared().run(program, *arguments))
+        assert "picture.jpg is not an .npz file of poses" in said
+        assert "pickle" not in said
+
+
 def test_help_shows_examples_as_they_are_typed_and_defaults_within_the_width():
     shown = commands.shared().run("vit_jax.predict", "--help").stdout
     assert "--top: How many classes. [5]" in shown
