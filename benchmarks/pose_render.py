@@ -5,7 +5,7 @@
 A scene of people who swing their arms, with keypoints and a truth, beside a film: decoding, drawing
 and encoding are all within the time. Without --video the film is made, 1280x720 H.264. The best
 round counts; beside it stand what CPU time would allow on two cores, the original's 3.9 frames/s
-(matplotlib, measured on its example), and the aim of 30.
+(matplotlib), and the aim of 30.
 """
 
 import argparse
