@@ -94,7 +94,7 @@ setup(
         "video": VIDEO,
         "quickstart": ["scikit-learn>=1.5"],
         "figures": FIGURES,
-        "colab": [*FIGURES, "scikit-learn>=1.5"],
+        "colab": [*FIGURES, *VIDEO, "scikit-learn>=1.5"],
         "docs": DOCS,
         "test": TEST,
         # What the benchmarks compare with; TensorFlow and PyTorch come on top, in their own places.

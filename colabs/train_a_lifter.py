@@ -523,6 +523,7 @@ plt.show()
 # %% [markdown]
 # ## Where to go from here
 #
+# * Your own video: [your_own_video.ipynb](your_own_video.ipynb).
 # * What a run costs: [plan_a_tpu_run.ipynb](plan_a_tpu_run.ipynb).
 # * The real thing: `python -m pose_jax.train --config=experiments/pose/h36m.py:243`, or without a
 #   licence `experiments/pose/cmu.py`; `python -m pose_jax.prepare SOURCE --help` says where data
