@@ -117,7 +117,8 @@ def _help(usage: str, command: str, modules: Sequence[str]) -> str:
 
 
 def _flag_help(flag: flags.Flag) -> str:
-    default = "" if flag.default in (None, "", []) else f" [{flag.default_as_str.strip(chr(39))}]"
+    text = flag.default_as_str
+    default = "" if text is None or flag.default in ("", []) else f" [{text.strip(chr(39))}]"
     # A path or an example is not broken at its hyphens.
     wrapper = textwrap.TextWrapper(100, initial_indent="  ", subsequent_indent=" " * 6)
     wrapper.break_on_hyphens = wrapper.break_long_words = False
