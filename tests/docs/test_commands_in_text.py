@@ -35,9 +35,9 @@ def commands_of(text: str) -> list[list[str]]:
             words = shlex.split(line)
         except ValueError:
             words = line.split()
-        if re.fullmatch(
-            r"(train_jax|vit_jax|pose_jax|experiments|benchmarks|colabs)[\w.]*", words[0]
-        ):
+        package = words[0].partition(".")[0]
+        # NAME stands for any of several.
+        if package in commands.PACKAGES and not words[0].endswith(".NAME"):
             found.append(words)
     return found
 
