@@ -122,6 +122,7 @@ def transfer_model(
             "normalisation; name the directory of a run of ours."
         )
     source = open_source(path, averaged=config.averaged)
+    _require_same_functions(source, model)
     rules = transfer_rules(
         source.shapes,
         fresh,
@@ -139,6 +140,18 @@ def transfer_model(
         )
         model_state = restore_parts(path, {"model_state": places})["model_state"]
     return params, model_state
+
+
+def _require_same_functions(source: Source, model: ModelConfig) -> None:
+    """Refuses a model that computes something else with the checkpoint's weights."""
+    about = source.about.get("model") or (source.about.get("config") or {}).get("model") or {}
+    for name in ("gelu", "norm_epsilon"):
+        expected = about.get(name)
+        if expected is not None and expected != getattr(model, name, expected):
+            raise UserError(
+                f"{source.path} is of a model with {name}={expected!r}, not "
+                f"{getattr(model, name)!r}; set config.model.{name}={expected}."
+            )
 
 
 def load_model(

@@ -4,6 +4,7 @@ The files are of models of transformers 5.24 and timm 1.0.31 with random weights
 their results on PyTorch 2.13.
 """
 
+import dataclasses
 import json
 import shutil
 from typing import Any
@@ -13,10 +14,12 @@ import numpy as np
 import pytest
 
 from train_jax.errors import UserError
+from train_jax.mesh import MeshConfig, make_mesh
 from train_jax.stored import read_meta
 from vit_jax.convert import convert
 from vit_jax.export import load
 from vit_jax.hugging_face import open_torch
+from vit_jax.init_from import load_model
 from vit_jax.models import api
 from vit_jax.safetensors_file import open_safetensors, write_safetensors
 
@@ -65,6 +68,25 @@ def test_numerics_and_labels_are_kept(data_dir, tmp_path):
     processor = json.loads((tmp_path / "again" / "preprocessor_config.json").read_text())
     assert processor["size"] == {"height": 16, "width": 16}
     assert processor["image_mean"] == [0.5, 0.5, 0.5]
+
+
+@pytest.mark.parametrize("kept", ["torch", "ours"])
+def test_a_model_of_another_gelu_does_not_start_from_them(data_dir, tmp_path, kept):
+    source = data_dir / "torch" / "hf_classifier"
+    convert(source, tmp_path / "run")
+    model = load(tmp_path / "run").model
+    path = source if kept == "torch" else tmp_path / "run"
+    mesh = make_mesh(MeshConfig())
+
+    def start(model):
+        return load_model(path, mesh, model=model, image_shape=(16, 16, 3))
+
+    start(model)
+    other = dataclasses.replace(model, gelu="tanh")
+    with pytest.raises(UserError, match=r"gelu='erf', not 'tanh'; set config.model.gelu=erf"):
+        start(other)
+    with pytest.raises(UserError, match="config.model.norm_epsilon=1e-12"):
+        start(dataclasses.replace(model, norm_epsilon=1e-6))
 
 
 def test_names_are_those_of_the_libraries(data_dir, tmp_path):
