@@ -98,7 +98,7 @@ def _prose(docstring: str) -> str:
         rest = rows[start:]
         end = next((i for i, row in enumerate(rest) if not row.startswith(" ")), len(rest))
         code = "\n".join(row[4:] for row in rest[:end])
-        kind = "bash" if "python -m" in code else "text"
+        kind = "bash" if code.startswith("python -m") else "text"
         lines += [f"```{kind}", code.rstrip(), "```", ""]
         if end < len(rest):
             lines += [_inline("\n".join(rest[end:])), ""]

@@ -35,6 +35,7 @@ def test_an_unknown_flag_is_named(program):
         ("vit_jax.data.prepare", [], "required: source; see python -m vit_jax.data.prepare --help"),
         ("vit_jax.data.prepare", ["a", "b"], "unrecognized arguments: b"),
         ("vit_jax.data.imagenet21k", ["a", "b", "--shards=x"], "--shards: invalid int value: 'x'"),
+        ("experiments.quickstart.motion", ["--file=/proc/x/m.npz"], "/proc/x cannot be made"),
         ("train_jax.report", [], "required: workdir"),
         ("train_jax.report", ["a", "--out=b"], "unrecognized arguments: --out=b"),
     ],
