@@ -85,7 +85,7 @@ def test_a_model_of_another_gelu_does_not_start_from_them(data_dir, tmp_path, ke
     other = dataclasses.replace(model, gelu="tanh")
     with pytest.raises(UserError, match=r"gelu='erf', not 'tanh'; set config.model.gelu=erf"):
         start(other)
-    with pytest.raises(UserError, match="config.model.norm_epsilon=1e-12"):
+    with pytest.raises(UserError, match=r"config\.model\.norm_epsilon=1e-12"):
         start(dataclasses.replace(model, norm_epsilon=1e-6))
 
 
