@@ -41,6 +41,11 @@ class Options:
     render: bool = True
     page: bool = True
 
+    @property
+    def detector_numbers(self) -> bool:
+        """Whether ``person`` is one of a detector's own numbers."""
+        return self.keypoints is not None and Path(self.keypoints).suffix not in (".npz", ".npy")
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Seen:
@@ -142,15 +147,22 @@ def look(video: str, rate: float, about: decode.Outline, options: Options) -> Se
 
 
 def read_keypoints(video: str, about: decode.Outline, options: Options) -> Seen:
-    """Keypoints of another detector's file, a frame per frame of the video."""
+    """Keypoints of another detector's file, a frame per frame of the video.
+
+    Somebody with no confidence at all in a frame is not there.
+    """
     if options.layout is None:
         raise UserError("--keypoints needs --layout, such as --layout=coco17.")
     if not about.rate:
         raise UserError(f"{video} does not tell its frame rate, which --keypoints needs.")
     points = layout(options.layout)
-    tracks = read_tracks(options.keypoints or "", layout=points.name, person=options.person)
+    tracks = read_tracks(
+        options.keypoints or "",
+        layout=points.name,
+        person=options.person if options.detector_numbers else None,
+    )
     first = next(decode.frames(video))
-    people = {}
+    people, frames = {}, 0
     for number, track in enumerate(tracks):
         if track.keypoints.shape[1] != points.num_joints:
             raise UserError(
@@ -160,8 +172,9 @@ def read_keypoints(video: str, about: decode.Outline, options: Options) -> Seen:
         values = track.keypoints[: options.frames].astype(np.float64)
         if values.shape[-1] == 2:
             values = np.concatenate([values, np.ones_like(values[..., :1])], axis=-1)
-        people[number] = Series(np.arange(len(values)) / about.rate, values)
-    frames = max(len(series.times) for series in people.values())
+        frames = max(frames, len(values))
+        there = values[..., 2].max(axis=1) > 0
+        people[number] = Series(np.flatnonzero(there) / about.rate, values[there])
     size = (first.image.shape[1], first.image.shape[0])
     return Seen(people, points, size, (frames - 1) / about.rate, frames)
 
@@ -172,7 +185,7 @@ def lifted(seen: Seen, lifter: Lifter, rate: float, options: Options, video: str
     chosen = [
         series
         for _, series in sorted(seen.people.items())
-        if series.times[-1] - series.times[0] >= shortest and len(series.times) > 1
+        if len(series.times) > 1 and series.times[-1] - series.times[0] >= shortest
     ]
     if not chosen:
         raise UserError(
@@ -180,7 +193,7 @@ def lifted(seen: Seen, lifter: Lifter, rate: float, options: Options, video: str
             "head to feet, and large enough. --keypoints takes those of another detector."
         )
     names = [f"person {number}" for number in range(1, len(chosen) + 1)]
-    if options.person is not None and options.keypoints is None:
+    if options.person is not None and not options.detector_numbers:
         if not 1 <= options.person <= len(chosen):
             raise UserError(
                 f"--person={options.person}: {len(chosen)} people were found; give 1 to "

@@ -1,6 +1,7 @@
 """The whole way from a video to files, and poses while it arrives."""
 
 import csv
+import dataclasses
 import io
 import json
 import subprocess
@@ -85,6 +86,31 @@ def test_a_video_and_keypoints_become_poses_in_every_format(tmp_path):
     clip, rate = bvh.read_clip(tmp_path / "out" / "person_1.bvh", metres=0.01)
     assert rate == 30
     assert np.linalg.norm(clip - person.poses, axis=-1).mean() < 0.03  # bones of equal length
+
+
+def test_several_people_of_another_detector(tmp_path):
+    """An array per person; who has no confidence is not there."""
+    video = film(tmp_path / "clip.mp4")
+    left = np.repeat(standing("coco17")[None], 30, axis=0)
+    right = left + np.array([60, 0, 0])
+    right[20:, :, 2] = 0
+    np.savez(tmp_path / "both.npz", a=left, b=right)
+    options = pipeline.Options(
+        keypoints=str(tmp_path / "both.npz"), layout="coco17", render=False, page=False
+    )
+    pipeline.run(video, str(tmp_path / "out"), lifter=packaged.load(), options=options)
+    one, two = motion.read(tmp_path / "out" / "poses.npz").people
+    assert np.isfinite(one.poses).all()
+    assert np.isfinite(two.poses[:20]).all()
+    assert np.isnan(two.poses[20:]).all()
+    assert two.poses[5, 0, 0] > one.poses[5, 0, 0] + 0.3
+    second = dataclasses.replace(options, person=2)
+    pipeline.run(video, str(tmp_path / "two"), lifter=packaged.load(), options=second)
+    (only,) = motion.read(tmp_path / "two" / "poses.npz").people
+    np.testing.assert_allclose(only.poses[:20], two.poses[:20], atol=1e-6)
+    third = dataclasses.replace(options, person=3)
+    with pytest.raises(UserError, match=r"--person=3: 2 people were found"):
+        pipeline.run(video, str(tmp_path / "no"), lifter=packaged.load(), options=third)
 
 
 def test_a_place_is_where_the_pose_looks_as_it_was_seen():
