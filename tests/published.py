@@ -1,10 +1,53 @@
-"""Published files as a whole, in memory."""
+"""The published (pre-Linen) names of ViT weights, and published files as a whole, for tests."""
 
 import os
+from collections.abc import Callable
 
+import jax
 import numpy as np
 
 from vit_jax.weights import open_published
+
+_OLD = {
+    "MultiHeadDotProductAttention_0": "MultiHeadDotProductAttention_1",
+    "LayerNorm_1": "LayerNorm_2",
+    "MlpBlock_0": "MlpBlock_3",
+}
+
+
+def old_name(name: str) -> str:
+    """The published name of one of our names (of one layer, for a block)."""
+    if "encoderblock" not in name:
+        return name
+    return "/".join(_OLD.get(part, part) for part in name.split("/"))
+
+
+def fill(shapes, leaf: Callable[[str, tuple[int, ...]], np.ndarray]):
+    """Our parameter tree with every array from ``leaf(published name, shape of one layer)``."""
+
+    def value(path, abstract):
+        name = "/".join(key.key for key in path)
+        if "/encoderblock/" not in name:
+            return np.asarray(leaf(name, abstract.shape)).reshape(abstract.shape)
+        layers = [
+            leaf(old_name(name.replace("encoderblock", f"encoderblock_{i}")), abstract.shape[1:])
+            for i in range(abstract.shape[0])
+        ]
+        return np.stack(layers)
+
+    return jax.tree_util.tree_map_with_path(value, shapes)
+
+
+def published_shapes(shapes) -> dict[str, list[int]]:
+    """Every array of our tree as a published file lists it: name to shape."""
+    listed: dict[str, list[int]] = {}
+
+    def record(name: str, shape: tuple[int, ...]) -> np.ndarray:
+        listed[name] = list(shape)
+        return np.zeros(shape, np.int8)
+
+    fill(shapes, record)
+    return listed
 
 
 def load_published(
