@@ -35,6 +35,8 @@ TEST = [
     "pytest-xdist>=3.6",
     "pyyaml>=6",
     "ruff>=0.14",
+    # The library's own files against ours.
+    "safetensors>=0.5",
     "scikit-learn>=1.5",
     # Reads setup.py; a virtual environment from Python 3.12 on has none.
     "setuptools>=77",
