@@ -22,19 +22,12 @@ from absl import flags, logging
 from pose_jax.lifter import POSE, TRAJECTORY, Lifter, load_lifter, networks
 from pose_jax.models import temporal
 from pose_jax.onnx_temporal import temporal_graph
-from train_jax import command_line, onnx_graph
+from train_jax import command_line
+from train_jax import export as exports
 from train_jax.config import to_dict
 from train_jax.errors import UserError
-from train_jax.export import (
-    FORMATS,
-    Export,
-    metadata_path,
-    refuse_taken,
-    write_metadata_of_onnx,
-    write_saved_model,
-    write_stablehlo,
-    write_tflite,
-)
+from train_jax.export import Export, Format, define_flags, metadata_path, required_flags
+from train_jax.onnx_graph import Graph
 
 
 def export_of(lifter: Lifter, *, network: str = POSE, frames: int | None = None) -> Export:
@@ -90,7 +83,7 @@ def export_of(lifter: Lifter, *, network: str = POSE, frames: int | None = None)
 def write(
     lifter: Lifter,
     path: str | os.PathLike[str],
-    kind: str,
+    kind: Format,
     *,
     network: str = POSE,
     frames: int | None = None,
@@ -100,28 +93,19 @@ def write(
     Raises:
         UserError: the path is taken, or the format does not take this model.
     """
-    export = export_of(lifter, network=network, frames=frames)
-    if kind == "onnx":
-        refuse_taken(path)
+
+    def graph() -> Graph:
         if frames is not None:
             raise UserError("ONNX takes sequences of any length; leave --frames out.")
         config = networks(lifter.model, trajectory=lifter.has_trajectory)[network]
-        temporal_graph(config, lifter.params[network], lifter.state[network]).save(path)
-        write_metadata_of_onnx(export, path, opset=onnx_graph.OPSET)
-        return
-    writers = {
-        "stablehlo": write_stablehlo,
-        "saved_model": write_saved_model,
-        "tflite": write_tflite,
-    }
-    writers[kind](export, path)
+        return temporal_graph(config, lifter.params[network], lifter.state[network])
+
+    export = export_of(lifter, network=network, frames=frames)
+    exports.write(export, path, kind, graph=graph)
 
 
 def _define_flags() -> None:
-    # Not on import: other commands have flags of the same names.
-    flags.DEFINE_string("checkpoint", None, "A run's directory, or one that was converted.")
-    flags.DEFINE_enum("format", None, FORMATS, "What to write.")
-    flags.DEFINE_string("output", None, "The file to make (saved_model: the directory).")
+    define_flags("A run's directory, or one that was converted.")
     flags.DEFINE_enum(
         "network", POSE, [POSE, TRAJECTORY], "Which network: poses, or where the root is."
     )
@@ -134,19 +118,11 @@ def main() -> None:
     """The command line."""
     logging.set_verbosity(logging.WARNING)
     jax.config.update("jax_platforms", "cpu")
-    command_line.parse(sys.argv, __doc__ or "")
-    checkpoint, kind, output = (_required(name) for name in ("checkpoint", "format", "output"))
-    refuse_taken(output)
+    command_line.parse(sys.argv, __doc__ or "", exports.__name__)
+    checkpoint, kind, output = required_flags()
     lifter = load_lifter(checkpoint)
     write(lifter, output, kind, network=flags.FLAGS.network, frames=flags.FLAGS.frames)
     sys.stdout.write(f"{kind}: {output} and {metadata_path(output)}\n")
-
-
-def _required(flag: str) -> str:
-    value = flags.FLAGS[flag].value
-    if not value:
-        raise UserError(f"--{flag} is missing; see python -m pose_jax.export --help.")
-    return value
 
 
 if __name__ == "__main__":

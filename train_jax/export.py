@@ -18,8 +18,10 @@ from typing import Any, Literal
 import jax
 import jax.export
 import jax.numpy as jnp
+from absl import flags
 
 from train_jax.errors import UserError
+from train_jax.onnx_graph import OPSET, Graph
 
 Format = Literal["stablehlo", "onnx", "saved_model", "tflite"]
 FORMATS: tuple[Format, ...] = ("stablehlo", "onnx", "saved_model", "tflite")
@@ -146,9 +148,52 @@ def write_tflite(export: Export, path: str | os.PathLike[str]) -> None:
     _write_metadata(export, path, format="tflite", batch=1)
 
 
-def write_metadata_of_onnx(export: Export, path: str | os.PathLike[str], *, opset: int) -> None:
-    """The description beside an ONNX file."""
-    _write_metadata(export, path, format="onnx", opset=opset)
+def write(
+    export: Export, path: str | os.PathLike[str], kind: Format, *, graph: Callable[[], Graph]
+) -> None:
+    """Writes an export in a format.
+
+    Args:
+        export: the function.
+        path: file to make (saved_model: directory).
+        kind: the format.
+        graph: makes the same function as ONNX.
+
+    Raises:
+        UserError: the path is taken, or the format does not take this function.
+    """
+    if kind == "onnx":
+        refuse_taken(path)
+        graph().save(path)
+        _write_metadata(export, path, format="onnx", opset=OPSET)
+        return
+    writers = {
+        "stablehlo": write_stablehlo,
+        "saved_model": write_saved_model,
+        "tflite": write_tflite,
+    }
+    writers[kind](export, path)
+
+
+def define_flags(checkpoint: str) -> None:
+    """The flags of a command that exports; not on import: other commands have the same names."""
+    flags.DEFINE_string("checkpoint", None, checkpoint)
+    flags.DEFINE_enum("format", None, FORMATS, "What to write.")
+    flags.DEFINE_string("output", None, "The file to make (saved_model: the directory).")
+
+
+def required_flags() -> tuple[str, Format, str]:
+    """Checkpoint, format and output of the command line.
+
+    Raises:
+        UserError: one of them is missing, or the output is taken.
+    """
+    for name in ("checkpoint", "format", "output"):
+        if not flags.FLAGS[name].value:
+            raise UserError(f"--{name} is missing; see --help.")
+    given = flags.FLAGS
+    refuse_taken(given.output)
+    return given.checkpoint, given.format, given.output
 
 
 def _argument(export: Export) -> jax.ShapeDtypeStruct:

@@ -19,19 +19,12 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags, logging
 
-from train_jax import command_line, onnx_graph
+from train_jax import command_line
+from train_jax import export as exports
 from train_jax.config import from_config, to_dict
 from train_jax.errors import UserError
-from train_jax.export import (
-    FORMATS,
-    Export,
-    metadata_path,
-    refuse_taken,
-    write_metadata_of_onnx,
-    write_saved_model,
-    write_stablehlo,
-    write_tflite,
-)
+from train_jax.export import Export, Format, define_flags, metadata_path, required_flags
+from train_jax.onnx_graph import Graph
 from train_jax.restore import restore_parts
 from train_jax.sharding import flat_names
 from vit_jax.init_from import nested, open_source
@@ -144,37 +137,26 @@ def export_of(classifier: Classifier) -> Export:
     )
 
 
-def write(classifier: Classifier, path: str | os.PathLike[str], kind: str) -> None:
+def write(classifier: Classifier, path: str | os.PathLike[str], kind: Format) -> None:
     """Writes one format.
 
     Raises:
         UserError: the path is taken, or the format does not take this model.
     """
-    export = export_of(classifier)
-    if kind == "onnx":
-        refuse_taken(path)
+
+    def graph() -> Graph:
         if not isinstance(classifier.model, ViTConfig):
             raise UserError(
                 "ONNX is written of Vision Transformers and hybrids; export StableHLO of a "
                 f"{type(classifier.model).__name__.removesuffix('Config')}."
             )
-        graph = vit_graph(classifier.model, classifier.params, classifier.image_shape)
-        graph.save(path)
-        write_metadata_of_onnx(export, path, opset=onnx_graph.OPSET)
-        return
-    writers = {
-        "stablehlo": write_stablehlo,
-        "saved_model": write_saved_model,
-        "tflite": write_tflite,
-    }
-    writers[kind](export, path)
+        return vit_graph(classifier.model, classifier.params, classifier.image_shape)
+
+    exports.write(export_of(classifier), path, kind, graph=graph)
 
 
 def _define_flags() -> None:
-    # Not on import: other commands have flags of the same names.
-    flags.DEFINE_string("checkpoint", None, "A run's directory, or published weights.")
-    flags.DEFINE_enum("format", None, FORMATS, "What to write.")
-    flags.DEFINE_string("output", None, "The file to make (saved_model: the directory).")
+    define_flags("A run's directory, or published weights.")
     flags.DEFINE_integer(
         "size", None, "Pixels on a side, for a model whose weights do not tell.", lower_bound=1
     )
@@ -184,18 +166,10 @@ def main() -> None:
     """The command line."""
     logging.set_verbosity(logging.WARNING)
     jax.config.update("jax_platforms", "cpu")
-    command_line.parse(sys.argv, __doc__ or "")
-    checkpoint, kind, output = (_required(name) for name in ("checkpoint", "format", "output"))
-    refuse_taken(output)
+    command_line.parse(sys.argv, __doc__ or "", exports.__name__)
+    checkpoint, kind, output = required_flags()
     write(load(checkpoint, size=flags.FLAGS.size), output, kind)
     sys.stdout.write(f"{kind}: {output} and {metadata_path(output)}\n")
-
-
-def _required(flag: str) -> str:
-    value = flags.FLAGS[flag].value
-    if not value:
-        raise UserError(f"--{flag} is missing; see python -m vit_jax.export --help.")
-    return value
 
 
 if __name__ == "__main__":

@@ -160,7 +160,7 @@ def test_another_size_than_the_positions(data_dir):
         ((), "--checkpoint is missing"),
         (("--checkpoint=a.npz", "--output=b"), "--format is missing"),
         (("--checkpoint=a.npz", "--format=onnx"), "--output is missing"),
-        (("--checkpoint=absent.npz", "--format=onnx", "--output=/tmp/absent.onnx"), "absent.npz"),
+        (("--checkpoint=absent.npz", "--format=onnx", "--output=absent.onnx"), "absent.npz"),
         (("--format=pdf",), "pdf"),
     ],
 )
