@@ -6,7 +6,8 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from vit_jax.weights import open_published
+from vit_jax.npz import open_npz
+from vit_jax.weights import PublishedWeights, split_subtree, understand
 
 _OLD = {
     "MultiHeadDotProductAttention_0": "MultiHeadDotProductAttention_1",
@@ -48,6 +49,12 @@ def published_shapes(shapes) -> dict[str, list[int]]:
 
     fill(shapes, record)
     return listed
+
+
+def open_published(path: str | os.PathLike[str], *, subtree: str | None = None) -> PublishedWeights:
+    """A published file; ``file.npz:img`` names a subtree as well."""
+    text, named = split_subtree(path)
+    return understand(open_npz(text), subtree=subtree or named)
 
 
 def load_published(

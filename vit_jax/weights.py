@@ -19,7 +19,7 @@ import numpy as np
 
 from train_jax.errors import UserError
 from train_jax.sharding import flat_names
-from vit_jax.npz import NpzFile, open_npz, write_npz
+from vit_jax.npz import NpzFile, write_npz
 
 POSITION_TABLE = "Transformer/posembed_input/pos_embedding"
 _STACK = "Transformer/encoderblock/"
@@ -107,22 +107,16 @@ class PublishedWeights(Mapping[str, np.ndarray]):
         return len(self._recipes)
 
 
-def open_published(path: str | os.PathLike[str], *, subtree: str | None = None) -> PublishedWeights:
+def understand(file: NpzFile, *, subtree: str | None = None) -> PublishedWeights:
     """Understands a published file without reading its arrays.
 
     Args:
-        path: an .npz file; ``file.npz:img`` names a subtree as well.
+        file: its names and shapes.
         subtree: the tower to take from a file with two. ``img`` is taken by itself.
 
     Raises:
-        UserError: the file cannot be read, is not a Vision Transformer's, or lacks some of one.
+        UserError: the file is not a Vision Transformer's, or lacks some of one.
     """
-    text, named = split_subtree(path)
-    return understand(open_npz(text), subtree=subtree or named)
-
-
-def understand(file: NpzFile, *, subtree: str | None = None) -> PublishedWeights:
-    """The same for a file whose names are known already."""
     prefix = _find_prefix(list(file.shapes), subtree=subtree, path=file.path)
     inside = {name.removeprefix(prefix): name for name in file.shapes if name.startswith(prefix)}
     recipes = _recipes(inside, file)

@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from published import load_published
+from published import load_published, open_published
 
 from train_jax.errors import UserError
 from vit_jax.npz import open_npz, write_npz
-from vit_jax.weights import POSITION_TABLE, open_published, save_published
+from vit_jax.weights import POSITION_TABLE, save_published
 
 TINY = ["tiny_token", "tiny_gap_rep", "tiny_hybrid", "ft_tiny.pretrained"]
 BLOCK = "Transformer/encoderblock"
